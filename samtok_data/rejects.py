@@ -1,0 +1,58 @@
+"""Rejects: records that could not become samples. Listed as JSON lines beside the shards, never lost."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from samtok_data.errors import Reason, RecordError
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """One record that could not become a sample.
+
+    Attributes:
+        key: what its sample would have been called.
+        reason: from the closed list.
+        message: one sentence: expected, got.
+        record: the source record as JSON values, enough to find it in the source file.
+    """
+
+    key: str
+    reason: Reason
+    message: str
+    record: Any
+
+    @classmethod
+    def of(cls, error: RecordError, key: str, record: Any) -> Reject:
+        """The reject that an error stands for."""
+        return cls(key, error.reason, error.message, record)
+
+
+def to_lines(rejects: Iterable[Reject]) -> bytes:
+    """JSON lines, UTF-8, in the given order; keys of the objects sorted, so that equal rejects are equal bytes."""
+    lines = (
+        json.dumps(
+            {"key": reject.key, "reason": reject.reason, "message": reject.message, "record": reject.record},
+            ensure_ascii=False,
+            sort_keys=True,
+        )
+        for reject in rejects
+    )
+    return "".join(line + "\n" for line in lines).encode()
+
+
+def from_lines(data: bytes) -> list[Reject]:
+    """Reads ``to_lines`` back."""
+    rows = (json.loads(line) for line in data.splitlines() if line.strip())
+    return [Reject(row["key"], row["reason"], row["message"], row["record"]) for row in rows]
+
+
+def count(rejects: Iterable[Reject]) -> dict[str, int]:
+    """How many for each reason, the most frequent first, equal ones by name."""
+    counts = Counter(reject.reason for reject in rejects)
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
