@@ -20,8 +20,11 @@ def check_text(text: str) -> None:
     """Refuses source text that would be read as something else once it stands in a dialogue.
 
     Raises:
-        RecordError: ``record-invalid``, for the image mark, a mask token or a Unicode noncharacter.
+        RecordError: ``record-invalid``, for the image mark, a mask token, a Unicode noncharacter, or half of a
+            surrogate pair, which no UTF-8 file can hold.
     """
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise RecordError("record-invalid", f"sentence: {text!r} holds half of a surrogate pair")
     for foreign in (IMAGE_MARK, PREFIX, _MARK):
         if foreign in text:
             raise RecordError("record-invalid", f"sentence: {text!r} holds {foreign!r}, which means something else here")

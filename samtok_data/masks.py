@@ -7,7 +7,6 @@ Format facts: pycocotools (cocoapi/common/maskApi.c) and the COCO annotation fil
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -118,7 +117,7 @@ def _read_polygon(polygon: Any, height: int, width: int) -> RLE:
     # pycocotools allocates by the polygon's circumference: a coordinate far outside would take all memory.
     reach = 2 * max(height, width)
     for number in polygon:
-        if not isinstance(number, int | float) or not math.isfinite(number) or abs(number) > reach:
+        if not isinstance(number, int | float) or not abs(number) <= reach:  # NaN is not, either
             raise RecordError("mask-invalid", f"polygon: {number!r} is no coordinate of a {width}x{height} image")
     return _from_coco(coco.frPyObjects([list(polygon)], height, width)[0], height, width)
 
@@ -156,7 +155,8 @@ def _unpack_runs(counts: str | bytes) -> list[int]:
     while position < len(data):
         value, shift, more = 0, 0, True
         while more:
-            if position == len(data) or not 48 <= data[position] < 112:
+            # 65 bits hold any run; without a bound a long string is one number that Python cannot even print.
+            if position == len(data) or not 48 <= data[position] < 112 or shift > 60:
                 raise RecordError("mask-invalid", "RLE: the counts string is cut or holds a foreign character")
             bits = data[position] - 48
             value |= (bits & 0x1F) << shift

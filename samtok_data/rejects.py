@@ -43,7 +43,8 @@ def to_lines(rejects: Iterable[Reject]) -> bytes:
         )
         for reject in rejects
     )
-    return "".join(line + "\n" for line in lines).encode()
+    # Half a surrogate pair of a broken source text is no UTF-8; with a backslash it is JSON's own escape of it.
+    return "".join(line + "\n" for line in lines).encode(errors="backslashreplace")
 
 
 def from_lines(data: bytes) -> list[Reject]:

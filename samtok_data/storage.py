@@ -88,12 +88,22 @@ class Folder:
 
     def names(self, suffix: str = "") -> list[str]:
         """Names of the files directly in this folder that end in ``suffix``, sorted; none if it does not exist."""
+        return sorted(name for name in self.sizes() if name.endswith(suffix))
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of every file directly in this folder, by name."""
         self.fs.invalidate_cache(self.path)
         if not self.fs.isdir(self.path):
-            return []
+            return {}
         entries = self.fs.ls(self.path, detail=True)
-        files = (posixpath.basename(entry["name"]) for entry in entries if entry["type"] == "file")
-        return sorted(name for name in files if name.endswith(suffix))
+        return {posixpath.basename(entry["name"]): int(entry["size"]) for entry in entries if entry["type"] == "file"}
+
+    def read_all(self, suffix: str) -> list[bytes]:
+        """All bytes of the files directly in this folder that end in ``suffix``, by name; read at once."""
+        names = self.names(suffix)
+        contents = self.fs.cat([self.at(name) for name in names]) if names else {}
+        # One path comes back as bytes, several as a mapping in an order of the file system's own.
+        return [contents] if isinstance(contents, bytes) else [contents[path] for path in sorted(contents)]
 
     def walk(self) -> Iterator[str]:
         """Names of all files below this folder, relative to it, in no order."""

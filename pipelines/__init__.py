@@ -1,0 +1,1 @@
+"""Where it runs: the command line, Ray, units, resume, verify, decode."""

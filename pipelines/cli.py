@@ -1,0 +1,133 @@
+"""The command line ``samtok-data``. Options and texts only: the work is in the modules beside it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipelines.config import DEFAULT_TOKENIZER, RunConfig, read_config
+from samtok_data.errors import SetupError
+
+# Heavy packages (torch, ray) are imported inside the commands that need them: help answers at once.
+
+
+class _Group(click.Group):
+    """Turns set-up errors into one sentence and exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SetupError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="samtok-data")
+def main() -> None:
+    """Turns segmentation datasets into dialogues with mask words, in shards that any trainer reads."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+
+
+@main.command()
+@click.option("--root", help="Show what of each dataset is present under this folder.")
+@click.argument("names", nargs=-1)
+def datasets(root: str | None, names: tuple[str, ...]) -> None:
+    """What is supported: task, files wanted and where they go, licence, expected counts."""
+    from pipelines.catalogue import describe
+
+    click.echo(describe(names, root))
+
+
+def _read_config(ctx: click.Context, _param: click.Parameter, path: str | None) -> None:
+    if path is not None:
+        ctx.default_map = {**(ctx.default_map or {}), **read_config(path)}
+
+
+@main.command()
+@click.option("--config", is_eager=True, expose_value=False, callback=_read_config, help="YAML file of these options.")
+@click.option("--dataset", required=True, help="Which dataset; 'samtok-data datasets' lists them.")
+@click.option("--root", required=True, help="Folder or address of the dataset's files.")
+@click.option("--out", required=True, help="Folder or address for the shards.")
+@click.option("--partition", help="Who cut the splits, e.g. unc, google, umd; the dataset's usual one if left away.")
+@click.option("--images-root", help="Where the images lie, if not under --root.")
+@click.option("--split", multiple=True, default=("train",), show_default=True, help="May be repeated; 'all' for every one.")
+@click.option(
+    "--tokenizer",
+    default=DEFAULT_TOKENIZER,
+    show_default=True,
+    help="samtok-256x2 (the published weights), small (embedded, for trials), or a checkpoint's path or address.",
+)
+@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
+@click.option(
+    "--images",
+    type=click.Choice(["embed", "reference"]),
+    default="embed",
+    show_default=True,
+    help="Image bytes in the shards, or file names only.",
+)
+@click.option("--crowd", type=click.Choice(["keep", "skip"]), default="keep", show_default=True, help="Crowd targets.")
+@click.option("--wording", help="File of questions and answers instead of the bundled one.")
+@click.option("--samples-per-shard", type=int, default=1000, show_default=True)
+@click.option("--limit", type=int, help="Only the first so many images of each split.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the wording.")
+@click.option("--max-reject-rate", type=float, default=0.05, show_default=True, help="Fraction of records, 0 to 1.")
+@click.option("--measure-iou", is_flag=True, help="Decode every word again and store its IoU with the mask.")
+@click.option("--actors", type=int, help="Number of Ray actors; one for each GPU, or CPU, if left away.")
+@click.option("--num-gpus-per-actor", type=float, help="1 where there are GPUs, else 0; may be a fraction.")
+@click.option("--address", help="Of a running Ray cluster, e.g. auto; Ray starts on this machine if left away.")
+@click.option("--overwrite/--resume", default=False, help="Delete an earlier run's output, or go on with it (default).")
+@click.option("--dry-run", is_flag=True, help="Read the annotations and say what would be done.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+def tokenize(dry_run: bool, as_json: bool, **options: Any) -> None:
+    """Builds a dataset's shards: annotation files in, dialogues with mask words out."""
+    config = RunConfig(**options)
+    if dry_run:
+        from pipelines.dry_run import preview
+
+        found = preview(config)
+        click.echo(json.dumps(found.json, indent=1) if as_json else found.table)
+        return
+    from pipelines.run import tokenize as run
+    from pipelines.tables import summary_table
+
+    summary = run(config)
+    click.echo(json.dumps(summary.json, indent=1) if as_json else summary_table(summary))
+
+
+@main.command()
+@click.argument("out")
+def verify(out: str) -> None:
+    """Reads every byte of OUT again: checksums, samples, words, masks, images, counts."""
+    from pipelines.tables import verdict_table
+    from pipelines.verify import find_outputs
+    from pipelines.verify import verify as check
+
+    verdicts = [check(output) for output in find_outputs(out)]
+    click.echo(verdict_table(verdicts))
+    if any(verdict.problems for verdict in verdicts):
+        raise click.ClickException(f"{sum(len(verdict.problems) for verdict in verdicts):,} problems")
+
+
+@main.command()
+@click.argument("shard")
+@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for the PNGs.")
+@click.option("--tokenizer", help="Of the run that made the shard, if left away.")
+@click.option("--images-root", help="Where the images of a shard with --images reference lie.")
+@click.option("--limit", type=int, help="Only the first so many samples.")
+def decode(shard: str, out: Path, tokenizer: str | None, images_root: str | None, limit: int | None) -> None:
+    """Words of SHARD back to masks: one PNG a sample, source masks left, decoded ones right."""
+    from pipelines.overlays import decode_shard
+
+    drawn, ious = 0, []
+    for decoded in decode_shard(shard, tokenizer=tokenizer, images_root=images_root, limit=limit):
+        out.mkdir(parents=True, exist_ok=True)
+        decoded.overlay.save(out / f"{decoded.key}.png")
+        drawn += 1
+        ious += decoded.ious
+    mean = f", mean IoU {sum(ious) / len(ious):.3f}" if ious else ""
+    click.echo(f"{drawn} overlays of {len(ious)} masks in {out}{mean}")

@@ -1,0 +1,100 @@
+"""The settings of one run, by the names of the command line's options; a YAML file may hold the same names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from samtok_data.errors import SetupError
+
+DEFAULT_TOKENIZER = "samtok-256x2"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig:
+    """What ``samtok-data tokenize`` was asked to do.
+
+    Attributes:
+        dataset: name in the table of converters.
+        root: address of the annotation files (and images, unless ``images_root`` is given).
+        out: address of the output folder.
+        partition: who cut the splits, where a dataset has several versions; None: the dataset's usual one.
+        images_root: address of the images, where they lie elsewhere.
+        split: splits to tokenise; ``all`` for every one in the file.
+        tokenizer: ``samtok-256x2``, ``small`` or a checkpoint's address.
+        precision: ``fp32``, or ``bf16`` on a GPU.
+        images: ``embed`` the image bytes in the shards, or ``reference`` them by name.
+        crowd: ``keep`` or ``skip`` crowd targets.
+        wording: address of a wording file; None: the bundled one.
+        samples_per_shard: records after which a unit is closed.
+        limit: only the first so many images of each split.
+        seed: of the wording.
+        max_reject_rate: rejected fraction of all records, 0..1, above which the run ends with an error.
+        measure_iou: decode every word again and store its IoU with the mask.
+        actors: number of actors; None: one for each GPU of the cluster, or for each CPU where it has none.
+        num_gpus_per_actor: GPUs that an actor holds, may be a fraction; None: 1 where the cluster has GPUs, else 0.
+        address: of a running Ray cluster; None: Ray starts one on this machine.
+        overwrite: delete an earlier run's output instead of resuming it.
+    """
+
+    dataset: str
+    root: str
+    out: str
+    partition: str | None = None
+    images_root: str | None = None
+    split: tuple[str, ...] = ("train",)
+    tokenizer: str = DEFAULT_TOKENIZER
+    precision: Literal["fp32", "bf16"] = "fp32"
+    images: Literal["embed", "reference"] = "embed"
+    crowd: Literal["keep", "skip"] = "keep"
+    wording: str | None = None
+    samples_per_shard: int = 1000
+    limit: int | None = None
+    seed: int = 0
+    max_reject_rate: float = 0.05
+    measure_iou: bool = False
+    actors: int | None = None
+    num_gpus_per_actor: float | None = None
+    address: str | None = None
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("samples_per_shard", "limit", "actors"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise SetupError(f"{_option(name)} should be at least 1, got {value}")
+        if not 0 <= self.max_reject_rate <= 1:
+            raise SetupError(f"--max-reject-rate should be a fraction from 0 to 1, got {self.max_reject_rate}")
+        if self.num_gpus_per_actor is not None and self.num_gpus_per_actor < 0:
+            raise SetupError(f"--num-gpus-per-actor should be 0 or more, got {self.num_gpus_per_actor}")
+        if not self.split:
+            raise SetupError("--split should name at least one split, got none")
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def read_config(path: str) -> dict[str, Any]:
+    """Settings from a YAML file, by the names of the command line's options (``-`` or ``_`` in them).
+
+    Raises:
+        SetupError: no such file, no YAML mapping, or a name that is no option.
+    """
+    try:
+        settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SetupError(f"--config {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise SetupError(f"--config {path}: no valid YAML: {error}") from error
+    if not isinstance(settings, dict):
+        raise SetupError(f"--config {path}: expected a mapping of option names to values")
+    known = {entry.name for entry in fields(RunConfig)}
+    named = {str(name).replace("-", "_"): value for name, value in settings.items()}
+    for name in named:
+        if name not in known:
+            raise SetupError(f"--config {path}: {name!r} is no option; known are {', '.join(sorted(known))}")
+    return named

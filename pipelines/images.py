@@ -1,0 +1,80 @@
+"""Source images: read, checked and decoded on CPU threads, ahead of the tokenizer."""
+
+from __future__ import annotations
+
+import io
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from PIL import Image, UnidentifiedImageError
+
+from samtok_data.errors import RecordError
+from samtok_data.scenes import Scene
+from samtok_data.storage import Folder
+
+_FORMATS = {"jpg": "JPEG", "jpeg": "JPEG", "png": "PNG"}
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedImage:
+    """One image file.
+
+    Attributes:
+        data: its bytes as they are on disk.
+        suffix: the member suffix that its format calls for, ``jpg`` or ``png``.
+        picture: RGB; the orientation of EXIF is not applied, as the annotations are drawn on the stored pixels.
+    """
+
+    data: bytes
+    suffix: str
+    picture: Image.Image
+
+
+def load_image(folder: Folder, name: str, height: int, width: int) -> LoadedImage:
+    """Reads one image and checks it against what the annotations say.
+
+    Raises:
+        RecordError: ``image-missing``, ``image-unreadable``, ``image-format`` (a PNG named .jpg) or ``image-size``.
+    """
+    try:
+        data = folder.read(name)
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise RecordError("image-missing", f"{name}: no such image under {folder}") from error
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            kind = opened.format
+            picture = opened.convert("RGB")
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise RecordError("image-unreadable", f"{name}: cannot be decoded: {error}") from error
+    ending = name.rpartition(".")[2].lower()
+    if kind != _FORMATS.get(ending):
+        raise RecordError("image-format", f"{name}: expected what the ending says, got a {kind}; rename or convert it")
+    if picture.size != (width, height):
+        got = f"{picture.width}x{picture.height}"
+        raise RecordError("image-size", f"{name}: its masks are drawn on {width}x{height}, the image is {got}")
+    return LoadedImage(data, "png" if kind == "PNG" else "jpg", picture)
+
+
+def load_ahead(
+    folder: Folder, scenes: Iterable[Scene], *, threads: int, ahead: int
+) -> Iterator[tuple[Scene, LoadedImage | RecordError]]:
+    """Scenes with their images, in order; at most ``ahead`` images are decoded before they are asked for."""
+
+    def load(scene: Scene) -> LoadedImage | RecordError:
+        try:
+            return load_image(folder, scene.image, scene.height, scene.width)
+        except RecordError as error:
+            return error
+
+    waiting: deque[tuple[Scene, Future[LoadedImage | RecordError]]] = deque()
+    with ThreadPoolExecutor(threads, thread_name_prefix="images") as pool:
+        for scene in scenes:
+            waiting.append((scene, pool.submit(load, scene)))
+            if len(waiting) > ahead:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        while waiting:
+            first, future = waiting.popleft()
+            yield first, future.result()

@@ -1,0 +1,155 @@
+"""``samtok-data decode``: the words of a shard back to masks, drawn over their images."""
+
+from __future__ import annotations
+
+import colorsys
+import io
+import itertools
+import json
+import logging
+import posixpath
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from pipelines.units import Tokenizer
+from samtok_data import masks
+from samtok_data.errors import SetupError
+from samtok_data.masks import Mask
+from samtok_data.outputs import HIDDEN
+from samtok_data.samples import Sample
+from samtok_data.shards import read_shard
+from samtok_data.storage import Folder
+
+logger = logging.getLogger(__name__)
+
+_OPACITY = 0.5
+_CAPTION_HEIGHT = 16
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedSample:
+    """A sample whose words were decoded.
+
+    Attributes:
+        key: of the sample.
+        overlay: the image with the source masks (left) and the decoded ones (right), its text below.
+        ious: of each decoded mask with the mask that was tokenised.
+    """
+
+    key: str
+    overlay: Image.Image
+    ious: tuple[float, ...]
+
+
+def decode_samples(
+    samples: Sequence[Sample], tokenizer: Tokenizer, images_root: str | None
+) -> Iterator[DecodedSample]:
+    """Decodes the words of samples, one sample after the other.
+
+    Args:
+        samples: of a shard; only masks of the whole image are drawn.
+        tokenizer: the one that made the words.
+        images_root: where images lie that the shard only refers to.
+
+    Raises:
+        SetupError: the shard has no images and ``images_root`` was not given.
+    """
+    for sample in samples:
+        picture = _picture(sample, images_root)
+        found = [mask for mask in sample.record["masks"] if mask["view"] == "image"]
+        codes: NDArray[np.int64] = np.array([tokenizer.vocabulary.parse(mask["word"]) for mask in found], np.int64)
+        codes = codes.reshape(len(found), tokenizer.vocabulary.depth)
+        decoded_NHW = tokenizer.decode([picture], [codes])[0]
+        sources = [masks.decode(masks.read_segmentation(mask["rle"], *mask["rle"]["size"])) for mask in found]
+        pairs = zip(sources, decoded_NHW, strict=True)
+        ious = tuple(float((one & other).sum() / (one | other).sum()) for one, other in pairs)
+        overlay = _side_by_side(picture, sources, list(decoded_NHW), _caption(sample, ious))
+        yield DecodedSample(sample.key, overlay, ious)
+
+
+def _picture(sample: Sample, images_root: str | None) -> Image.Image:
+    if sample.images:
+        data = sample.images[min(sample.images, key=len)]
+    elif images_root is None:
+        raise SetupError("this shard refers to its images by name: give --images-root")
+    else:
+        data = Folder(images_root).read(sample.record["image"][0])
+    with Image.open(io.BytesIO(data)) as opened:
+        return opened.convert("RGB")
+
+
+def _caption(sample: Sample, ious: Sequence[float]) -> str:
+    question = sample.record["conversations"][0]["value"].replace("<image>", "").strip()
+    measured = "IoU " + ", ".join(f"{iou:.2f}" for iou in ious) if ious else "no target"
+    return f"{question}   [{measured}]"
+
+
+def _side_by_side(picture: Image.Image, left: Sequence[Mask], right: Sequence[Mask], caption: str) -> Image.Image:
+    sheet = Image.new("RGB", (2 * picture.width, picture.height + _CAPTION_HEIGHT), "white")
+    sheet.paste(draw_masks(picture, left), (0, 0))
+    sheet.paste(draw_masks(picture, right), (picture.width, 0))
+    ImageDraw.Draw(sheet).text((4, picture.height + 2), caption, fill="black")
+    return sheet
+
+
+def draw_masks(picture: Image.Image, layers: Sequence[Mask]) -> Image.Image:
+    """The picture with each mask tinted in a colour of its own.
+
+    Args:
+        picture: RGB.
+        layers: masks of the picture's size.
+    """
+    pixels_HWC = np.asarray(picture, dtype=np.float32)
+    for place, mask_HW in enumerate(layers):
+        hue = (place * 0.618) % 1.0  # the golden ratio keeps neighbouring colours apart
+        colour = np.array(colorsys.hsv_to_rgb(hue, 0.9, 1.0), np.float32) * 255
+        tinted = (1 - _OPACITY) * pixels_HWC + _OPACITY * colour
+        pixels_HWC = np.where(mask_HW[:, :, None], tinted, pixels_HWC)
+    return Image.fromarray(pixels_HWC.astype(np.uint8))
+
+
+def decode_shard(
+    shard: str, *, tokenizer: str | None, images_root: str | None, limit: int | None
+) -> Iterator[DecodedSample]:
+    """Decodes a shard with the tokenizer that made it.
+
+    Args:
+        shard: path or address of a tar.
+        tokenizer: where that tokenizer is; None: the name in the run's manifest.
+        images_root: see ``decode_samples``.
+        limit: only the first so many samples.
+
+    Raises:
+        SetupError: no such shard, a damaged one, or one whose words another tokenizer made.
+    """
+    from tokenizer_model import open_tokenizer
+
+    folder = Folder(posixpath.dirname(shard) or ".")
+    name = posixpath.basename(shard)
+    try:
+        samples = list(itertools.islice(read_shard(folder, name), limit))
+    except FileNotFoundError as error:
+        raise SetupError(f"{shard}: no such shard") from error
+    except ValueError as error:
+        raise SetupError(f"{shard}: {error}") from error
+    made_by = _made_by(folder, shard)
+    model = open_tokenizer(tokenizer or made_by["name"])
+    if model.identity.sha256 != made_by["sha256"]:
+        raise SetupError(
+            f"{shard} was made by the tokenizer {made_by['name']} (sha256 {made_by['sha256'][:12]}), not by "
+            f"{model.identity.name} ({model.identity.sha256[:12]}): its words mean other masks there; give --tokenizer"
+        )
+    if model.identity.warning:
+        logger.warning("%s", model.identity.warning)
+    yield from decode_samples(samples, model, images_root)
+
+
+def _made_by(folder: Folder, shard: str) -> dict[str, str]:
+    run = f"{HIDDEN}/run.json"
+    if not folder.exists(run):
+        raise SetupError(f"{shard}: no {run} beside it says which tokenizer made its words")
+    return json.loads(folder.read(run))["fingerprint"]["tokenizer"]

@@ -1,0 +1,68 @@
+"""Texts for people: summaries as aligned columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from samtok_data.outputs import HIDDEN
+
+if TYPE_CHECKING:
+    from pipelines.run import Summary
+    from pipelines.verify import Verdict
+
+
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells, aligned; the first column to the left, numbers to the right."""
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+
+    def line(row: Sequence[str]) -> str:
+        cells = (cell.ljust(width) if not place else cell.rjust(width) for place, (cell, width) in enumerate(zip(row, widths, strict=True)))
+        return "  ".join(cells).rstrip()
+
+    return "\n".join(line(row) for row in rows)
+
+
+def size_text(num_bytes: float) -> str:
+    """Bytes in the unit that a person would use."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.1f} TB"
+
+
+def summary_table(summary: Summary) -> str:
+    """What a run came to, for a terminal."""
+    head = ("split", "shards", "size", "images", "samples", "masks", "rejects")
+    rows = [head]
+    for split, totals in summary.splits.items():
+        numbers = (totals.shards, totals.images, totals.samples, totals.masks, totals.num_rejects)
+        shards, images, samples, masks, rejects = (f"{number:,}" for number in numbers)
+        rows.append((split, shards, size_text(totals.bytes), images, samples, masks, rejects))
+    lines = [columns(rows)]
+    for split, totals in summary.splits.items():
+        lines += (f"rejected in {split}: {number:,} {reason}" for reason, number in totals.rejects.items())
+    if any(totals.rejects for totals in summary.splits.values()):
+        lines.append(f"rejects are listed in {summary.out}/<split>/{HIDDEN}/rejects")
+    lines += summary.counts
+    lines.append(f"tokenizer: {summary.tokenizer['name']} (sha256 {summary.tokenizer['sha256'][:12]})")
+    if summary.new_units:
+        rates = f"{summary.images_per_second:.1f} images/s, {summary.masks_per_second:.1f} masks/s"
+        lines.append(f"{summary.new_units:,} units in {summary.seconds:.1f} s: {rates}")
+    else:
+        lines.append("nothing to do: every shard was there")
+    lines.append(f"output: {summary.out}")
+    return "\n".join(lines)
+
+
+def verdict_table(verdicts: Sequence[Verdict]) -> str:
+    """What verify found, for a terminal."""
+    rows = [("output", "shards", "samples", "masks", "rejects", "problems")]
+    for verdict in verdicts:
+        totals = verdict.totals
+        numbers = (totals.shards, totals.samples, totals.masks, totals.num_rejects, len(verdict.problems))
+        shards, samples, masks, rejects, problems = (f"{number:,}" for number in numbers)
+        rows.append((verdict.name, shards, samples, masks, rejects, problems))
+    problems = [f"{verdict.name}: {problem}" for verdict in verdicts for problem in verdict.problems]
+    return "\n".join([columns(rows), *problems])

@@ -1,0 +1,252 @@
+"""The output folder of one split: shards in the open, all bookkeeping in a dot folder.
+
+    OUT/gres/train/gres-train-000017.tar
+    OUT/gres/train/.samtok/run.json                fingerprint of the run, written first
+    OUT/gres/train/.samtok/units/000017.json       manifest entry of one unit, written last: it commits the unit
+    OUT/gres/train/.samtok/rejects/000017.jsonl    rejects of that unit; absent where there are none
+    OUT/gres/train/.samtok/manifest.json           all entries and totals, written when every unit is there
+
+Readers that take every tar of a folder never meet the bookkeeping (HF datasets and webdataset skip dot folders).
+A unit whose every record was rejected has an entry but no shard.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from samtok_data.errors import SetupError
+from samtok_data.fingerprints import Fingerprint
+from samtok_data.rejects import Reject, count, from_lines, to_lines
+from samtok_data.samples import Sample
+from samtok_data.shards import ShardFile, shard_name, write_shard
+from samtok_data.storage import TEMPORARY, Folder
+
+FORMAT_VERSION = 1
+HIDDEN = ".samtok"
+_RUN = f"{HIDDEN}/run.json"
+_MANIFEST = f"{HIDDEN}/manifest.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitEntry:
+    """What became of one unit.
+
+    Attributes:
+        index: of the unit in its split.
+        shard: the written shard; None where every record was rejected.
+        images: source images that gave at least one sample.
+        samples: dialogues in the shard.
+        masks: (view, region) pairs that were tokenised.
+        records: source records of the unit; ``samples`` plus all ``rejects``.
+        rejects: records that could not become samples, by reason.
+        tokenizer: name and weights of the tokenizer that made the words.
+        run: digest of the run's fingerprint.
+    """
+
+    index: int
+    shard: ShardFile | None
+    images: int
+    samples: int
+    masks: int
+    records: int
+    rejects: Mapping[str, int]
+    tokenizer: Mapping[str, str]
+    run: str
+
+    @classmethod
+    def of_json(cls, fields: dict[str, Any]) -> UnitEntry:
+        """Reads what ``asdict`` gave to JSON."""
+        shard = fields.pop("shard")
+        return cls(shard=None if shard is None else ShardFile(**shard), **fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Sums over units, in the same terms as ``UnitEntry``."""
+
+    units: int = 0
+    shards: int = 0
+    bytes: int = 0
+    images: int = 0
+    samples: int = 0
+    masks: int = 0
+    records: int = 0
+    rejects: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, entries: Iterable[UnitEntry]) -> Totals:
+        """The sums of some units."""
+        known = list(entries)
+        shards = [entry.shard for entry in known if entry.shard is not None]
+        rejects: Counter[str] = Counter()
+        for entry in known:
+            rejects.update(entry.rejects)
+        return cls(
+            units=len(known),
+            shards=len(shards),
+            bytes=sum(shard.bytes for shard in shards),
+            images=sum(entry.images for entry in known),
+            samples=sum(entry.samples for entry in known),
+            masks=sum(entry.masks for entry in known),
+            records=sum(entry.records for entry in known),
+            rejects=dict(sorted(rejects.items(), key=lambda item: (-item[1], item[0]))),
+        )
+
+    @property
+    def num_rejects(self) -> int:
+        """Rejected records, all reasons."""
+        return sum(self.rejects.values())
+
+
+class SplitOutput:
+    """The output folder of one split of one dataset. It can be pickled.
+
+    Args:
+        out: the folder that the user gave.
+        dataset: the dataset's name in the output.
+        split: as the source spells it.
+    """
+
+    def __init__(self, out: Folder, dataset: str, split: str) -> None:
+        self.out, self.dataset, self.split = out, dataset, split
+        self.folder = out / dataset / split
+
+    def shard_of(self, index: int) -> str:
+        """Name of a unit's shard in the split's folder."""
+        return shard_name(self.dataset, self.split, index).rpartition("/")[2]
+
+    def begin(self, fingerprint: Fingerprint, *, overwrite: bool) -> None:
+        """Makes the folder this run's own: empty, or begun earlier under the same fingerprint.
+
+        Raises:
+            SetupError: the folder holds another run or files of unknown origin, or cannot be written.
+        """
+        if overwrite:
+            self.clear()
+        earlier = self.fingerprint()
+        if earlier is not None:
+            fingerprint.require_same(earlier, str(self.folder))
+            self.folder.remove(TEMPORARY)  # what a killed run left half written
+            return
+        strangers = self.folder.names(".tar")
+        if strangers:
+            raise SetupError(
+                f"{self.folder} holds {strangers[0]} without the run that made it: "
+                "choose another --out, or --overwrite to delete the tars"
+            )
+        run = {"format": FORMAT_VERSION, "digest": fingerprint.digest, "fingerprint": fingerprint.parts}
+        self._write(_RUN, _json(run))
+
+    def clear(self) -> None:
+        """Deletes the split's shards and bookkeeping; other files stay."""
+        for name in self.folder.names(".tar"):
+            self.folder.remove(name)
+        self.folder.remove(HIDDEN)
+        self.folder.remove(TEMPORARY)
+
+    def fingerprint(self) -> Fingerprint | None:
+        """The fingerprint that the folder's run was begun with; None where there is none.
+
+        Raises:
+            SetupError: it cannot be read.
+        """
+        if not self.folder.exists(_RUN):
+            return None
+        try:
+            return Fingerprint(json.loads(self.folder.read(_RUN))["fingerprint"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise SetupError(f"{self.folder}/{_RUN} is damaged: --overwrite deletes the run") from error
+
+    def finished(self) -> dict[int, UnitEntry]:
+        """Entries of the units that are complete: entry there, shard there with the entry's size."""
+        units = self.folder / HIDDEN / "units"
+        sizes = self.folder.sizes()
+        entries = (UnitEntry.of_json(json.loads(data)) for data in units.read_all(".json"))
+        return {
+            entry.index: entry
+            for entry in sorted(entries, key=lambda entry: entry.index)
+            if entry.shard is None or sizes.get(entry.shard.name) == entry.shard.bytes
+        }
+
+    def commit(
+        self,
+        index: int,
+        *,
+        samples: Sequence[Sample],
+        rejects: Sequence[Reject],
+        images: int,
+        masks: int,
+        tokenizer: Mapping[str, str],
+        run: str,
+    ) -> UnitEntry:
+        """Writes a unit: shard, rejects, and last the entry that makes it count.
+
+        Raises:
+            SetupError: the folder cannot be written.
+        """
+        try:
+            shard = write_shard(self.folder, self.shard_of(index), samples) if samples else None
+        except OSError as error:
+            raise self._unwritable(self.shard_of(index), error) from error
+        if rejects:
+            self._write(f"{HIDDEN}/rejects/{index:06d}.jsonl", to_lines(rejects))
+        entry = UnitEntry(
+            index=index,
+            shard=shard,
+            images=images,
+            samples=len(samples),
+            masks=masks,
+            records=len(samples) + len(rejects),
+            rejects=count(rejects),
+            tokenizer=tokenizer,
+            run=run,
+        )
+        self._write(f"{HIDDEN}/units/{index:06d}.json", _json(asdict(entry)))
+        return entry
+
+    def rejects(self) -> list[Reject]:
+        """Every reject of the finished units, in order."""
+        return [reject for data in (self.folder / HIDDEN / "rejects").read_all(".jsonl") for reject in from_lines(data)]
+
+    def finish(self, fingerprint: Fingerprint, entries: Sequence[UnitEntry]) -> Totals:
+        """Writes the manifest over all units, in order.
+
+        Raises:
+            SetupError: the folder cannot be written.
+        """
+        totals = Totals.of(entries)
+        manifest = {
+            "format": FORMAT_VERSION,
+            "dataset": self.dataset,
+            "split": self.split,
+            "run": fingerprint.digest,
+            "fingerprint": fingerprint.parts,
+            "totals": asdict(totals),
+            "units": [asdict(entry) for entry in entries],
+        }
+        self._write(_MANIFEST, _json(manifest))
+        return totals
+
+    def manifest(self) -> dict[str, Any] | None:
+        """The manifest; None while the run is not complete."""
+        return json.loads(self.folder.read(_MANIFEST)) if self.folder.exists(_MANIFEST) else None
+
+    def _write(self, name: str, data: bytes) -> None:
+        try:
+            self.folder.write(name, data)
+        except OSError as error:
+            raise self._unwritable(name, error) from error
+
+    def _unwritable(self, name: str, error: OSError) -> SetupError:
+        return SetupError(
+            f"{self.folder}/{name} could not be written: {error.strerror or error}. "
+            "What was finished stays; mend the folder and run again to resume"
+        )
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, ensure_ascii=False, indent=1) + "\n").encode()
