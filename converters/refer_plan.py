@@ -198,7 +198,8 @@ def _pick(entry: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
     return {name: entry[name] for name in names if name in entry}
 
 
-def _split_of(ref: Any) -> str | None:
+def split_of(ref: Any) -> str | None:
+    """The split that a ref names, verbatim; None where it names none that could be a folder."""
     split = ref.get("split") if isinstance(ref, Mapping) else None
     return split if isinstance(split, str) and _SPLIT.fullmatch(split) else None
 
@@ -207,7 +208,7 @@ def _splits_of(refs: list[Any], label: str) -> Counter[str]:
     """Sentences of every split, in order of first appearance in the file."""
     counts: Counter[str] = Counter()
     for ref in refs:
-        split = _split_of(ref)
+        split = split_of(ref)
         if split is not None:
             counts[split] += sum(sentence is not None for sentence in sentences_of(ref))
     if not counts:
@@ -258,7 +259,7 @@ def _group(
     duplicates: dict[int, list[int]] = {}
     seen: set[tuple[int, int]] = set()
     for position, ref in enumerate(refs):
-        split = _split_of(ref) or first_split
+        split = split_of(ref) or first_split
         if split not in groups:
             continue
         image_id = ref.get("image_id") if isinstance(ref, Mapping) else None

@@ -21,7 +21,7 @@ from typing import Any, Literal
 from converters import refer_files
 from converters.refer_datasets import ReferDataset
 from converters.refer_files import is_id
-from converters.refer_plan import ReferPlan, record_ids, sentences_of
+from converters.refer_plan import ReferPlan, record_ids, sentences_of, split_of
 from converters.source import DatasetInfo, Payload
 from converters.templates import TASK, Wording, fill
 from samtok_data import masks
@@ -192,8 +192,8 @@ class _ImageRecords:
         """Raises RecordError where the ref's image cannot be used."""
         if not isinstance(ref, dict):
             raise RecordError("record-invalid", f"ref: expected an object, got {_kind(ref)}")
-        if not isinstance(ref.get("split"), str):
-            raise RecordError("record-invalid", f"split: expected text, got {_kind(ref.get('split'))}")
+        if split_of(ref) is None:
+            raise RecordError("record-invalid", f"split: expected letters, digits, - and _, got {_shown(ref, 'split')}")
         number, image = self.entry["image_id"], self.entry["image"]
         if number is None:
             raise RecordError("record-invalid", f"image_id: expected a whole number, got {_shown(ref, 'image_id')}")

@@ -92,8 +92,9 @@ class Expectation:
     @property
     def sentence(self) -> str:
         """The comparison in words."""
-        verdict = "as expected" if self.expected == self.found else f"expected {self.expected:,}"
-        return f"{self.split}: {self.found:,} sentences, {verdict}"
+        if self.expected == self.found:
+            return f"{self.split}: {self.found:,} sentences, as published"
+        return f"{self.split}: {self.found:,} sentences, the published dataset has {self.expected:,}"
 
 
 class Plan(Protocol):
