@@ -1,0 +1,38 @@
+"""Masks to codes and back: SAMTok's mask tokenizer on the modules of sam2, its weights and their files.
+
+identify_tokenizer   which tokenizer a name or address means
+open_tokenizer       the tokenizer, ready to encode and decode
+save_tokenizer       writes one as a file that open_tokenizer reads
+load_sam2_weights    fills what SAM 2.1 has, where training starts
+"""
+
+from tokenizer_model.config import SAMTOK_256X2, SMALL, Hiera, TokenizerConfig
+from tokenizer_model.identity import TokenizerIdentity
+from tokenizer_model.loading import (
+    EMBEDDED,
+    NAMES,
+    PUBLISHED,
+    identify_tokenizer,
+    load_sam2_weights,
+    open_tokenizer,
+    save_tokenizer,
+)
+from tokenizer_model.tokenizer import LOGIT_THRESHOLD, MaskTokenizer, Prepared
+
+__all__ = [
+    "EMBEDDED",
+    "LOGIT_THRESHOLD",
+    "NAMES",
+    "PUBLISHED",
+    "SAMTOK_256X2",
+    "SMALL",
+    "Hiera",
+    "MaskTokenizer",
+    "Prepared",
+    "TokenizerConfig",
+    "TokenizerIdentity",
+    "identify_tokenizer",
+    "load_sam2_weights",
+    "open_tokenizer",
+    "save_tokenizer",
+]

@@ -1,0 +1,125 @@
+"""From the address of a tokenizer's weights to a file on the local disk."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import posixpath
+import tempfile
+from pathlib import Path
+
+import fsspec
+from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+
+from samtok_data.errors import SetupError
+
+PUBLISHED_REPOSITORY = "zhouyik/Qwen3-VL-8B-SAMTok"
+PUBLISHED_FILE = "mask_tokenizer_256x2.pth"
+
+_HUB = "hf://"
+_HUB_TIMEOUT = 10.0  # seconds until the hub counts as out of reach
+
+# Without a network the hub's client lets its HTTP library's error through, and which library that is has
+# changed; HfHubHTTPError derives from that library's base class in each of them.
+_HUB_ERRORS: tuple[type[Exception], ...] = (*HfHubHTTPError.__bases__, OSError, EntryNotFoundError, ValueError)
+
+
+def published_file() -> Path:
+    """The published weights, from the hub client's cache or downloaded into it.
+
+    Raises:
+        SetupError: neither; the message names the ways out.
+    """
+    try:
+        return _from_hub(PUBLISHED_REPOSITORY, PUBLISHED_FILE, None)
+    except _HUB_ERRORS as error:
+        raise SetupError(
+            f"the weights of samtok-256x2 ({_HUB}{PUBLISHED_REPOSITORY}/{PUBLISHED_FILE}) cannot be fetched: "
+            f"{_cause(error)}. Give --tokenizer PATH of a downloaded {PUBLISHED_FILE}, or --tokenizer small for a trial"
+        ) from error
+
+
+def local_file(address: str) -> Path:
+    """The file at an address, copied whole to the cache folder where it is not on a local disk.
+
+    Args:
+        address: a local path, ``hf://owner/repository[@revision]/path``, or any address that fsspec reads.
+
+    Raises:
+        SetupError: there is no such file, or it cannot be fetched.
+    """
+    if address.startswith(_HUB):
+        owner, _, rest = address.removeprefix(_HUB).partition("/")
+        repository, _, path = rest.partition("/")
+        repository, _, revision = repository.partition("@")
+        if not (owner and repository and path):
+            raise SetupError(f"{address}: expected hf://owner/repository/path")
+        try:
+            return _from_hub(f"{owner}/{repository}", path, revision or None)
+        except _HUB_ERRORS as error:
+            raise SetupError(f"{address}: cannot be fetched: {_cause(error)}") from error
+    if "://" in address and not address.startswith("file://"):
+        return _from_store(address)
+    path = Path(address.removeprefix("file://")).expanduser()
+    if not path.is_file():
+        raise SetupError(
+            f"{address}: no such file. A tokenizer is samtok-256x2, small, or the address of a .pth or "
+            ".safetensors file"
+        )
+    return path
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _from_hub(repository: str, path: str, revision: str | None) -> Path:
+    try:
+        return Path(hf_hub_download(repository, path, revision=revision, local_files_only=True))
+    except LocalEntryNotFoundError:
+        # Asked once first: the download itself tries for half a minute to reach a hub that is not there.
+        get_hf_file_metadata(hf_hub_url(repository, path, revision=revision), timeout=_HUB_TIMEOUT)
+        return Path(hf_hub_download(repository, path, revision=revision))
+
+
+def _from_store(address: str) -> Path:
+    try:
+        fs, remote = fsspec.core.url_to_fs(address)
+        info = fs.info(remote)
+        version = info.get("ETag") or info.get("etag") or fs.ukey(remote)
+        key = hashlib.sha256(f"{address}\n{info.get('size')}\n{version}".encode()).hexdigest()[:32]
+        folder = _cache_folder() / key
+        target = folder / posixpath.basename(remote)
+        if not target.is_file():
+            _download(fs, remote, target)
+    except FileNotFoundError as error:
+        raise SetupError(f"{address}: no such file") from error
+    except (OSError, ValueError, ImportError) as error:
+        raise SetupError(f"{address}: cannot be fetched: {_cause(error)}") from error
+    return target
+
+
+def _download(fs: fsspec.AbstractFileSystem, remote: str, target: Path) -> None:
+    """Whole or not at all: other processes may want the same file at the same time."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".")
+    os.close(handle)
+    try:
+        fs.get_file(remote, temporary)
+        os.replace(temporary, target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _cache_folder() -> Path:
+    root = os.environ.get("XDG_CACHE_HOME")
+    return (Path(root) if root else Path.home() / ".cache") / "samtok-data" / "tokenizers"
+
+
+def _cause(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__).rstrip(".")

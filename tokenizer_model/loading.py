@@ -1,0 +1,162 @@
+"""Opening a tokenizer by its name or address, and saving one."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from samtok_data.errors import SetupError
+from samtok_data.storage import Folder
+from tokenizer_model.addresses import PUBLISHED_FILE, PUBLISHED_REPOSITORY, local_file, published_file, sha256
+from tokenizer_model.checkpoints import Checkpoint, fit, read_checkpoint, read_sam2, to_bytes
+from tokenizer_model.config import SMALL
+from tokenizer_model.identity import TokenizerIdentity, untrained_warning
+from tokenizer_model.seeded import digest, seeded_state
+from tokenizer_model.tokenizer import IMAGE_BATCH, MASK_BATCH, MaskTokenizer, Precision
+
+PUBLISHED = "samtok-256x2"
+EMBEDDED = "small"
+NAMES = (PUBLISHED, EMBEDDED)
+
+# What SAM 2.1's own checkpoint fills.
+_SAM2_PARTS = ("image_encoder.", "no_mem_embed", "sam_prompt_encoder.", "sam_mask_decoder.")
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    checkpoint: Checkpoint
+    identity: TokenizerIdentity
+
+
+def identify_tokenizer(spec: str) -> TokenizerIdentity:
+    """Which tokenizer a name or address means. The weights are fetched and read, the network is not built.
+
+    Args:
+        spec: ``samtok-256x2`` (the published weights), ``small`` (the embedded trial), or the address of a ``.pth``
+            or ``.safetensors`` file: a local path, ``hf://owner/repository/path``, or what fsspec reads.
+
+    Raises:
+        SetupError: the weights cannot be fetched or read, or are no tokenizer's.
+    """
+    return _find(spec).identity
+
+
+def open_tokenizer(
+    spec: str,
+    *,
+    device: str | torch.device = "cpu",
+    precision: Precision = "fp32",
+    image_batch: int = IMAGE_BATCH,
+    mask_batch: int = MASK_BATCH,
+) -> MaskTokenizer:
+    """A tokenizer that is ready to use, in evaluation mode.
+
+    Args:
+        spec: as ``identify_tokenizer``.
+        device: where it runs.
+        precision: ``fp32``, or ``bf16`` on a GPU.
+        image_batch: most images of one backbone pass.
+        mask_batch: most masks of one pass of encoder or decoder.
+
+    Raises:
+        SetupError: as ``identify_tokenizer``; weights that do not fit; a device that is not there; bf16 elsewhere
+            than on a GPU.
+        ValueError: a batch size below 1 or an unknown precision.
+    """
+    place = _device(device)
+    if precision == "bf16" and place.type != "cuda":
+        raise SetupError(f"precision bf16 needs a CUDA device, got {place}: take fp32")
+    found = _find(spec)
+    with torch.random.fork_rng(devices=[]):  # torch draws initial weights; the caller's generator stays as it was
+        model = MaskTokenizer(
+            found.checkpoint.config,
+            identity=found.identity,
+            image_batch=image_batch,
+            mask_batch=mask_batch,
+            precision=precision,
+        )
+    fit(model, found.checkpoint.state, model.state_dict(), spec)
+    return model.eval().requires_grad_(False).to(place)
+
+
+def save_tokenizer(model: MaskTokenizer, path: str | os.PathLike[str], *, name: str, trained: bool) -> None:
+    """Writes a tokenizer as one safetensors file, whole or not at all; ``open_tokenizer`` reads it.
+
+    Args:
+        model: weights and configuration.
+        path: local path or address of the file, ending in ``.safetensors``.
+        name: as the identity of the saved tokenizer shows it.
+        trained: whether its words mean anything.
+
+    Raises:
+        ValueError: the path has another ending.
+        OSError: the file could not be written; none is left.
+    """
+    folder, _, file = os.fspath(path).rpartition("/")
+    if not file.endswith(".safetensors"):
+        raise ValueError(f"expected a path that ends in .safetensors, got {os.fspath(path)}")
+    data = to_bytes(model.state_dict(), config=model.config, name=name, trained=trained)
+    Folder(folder or ".").write(file, data)
+
+
+def load_sam2_weights(model: MaskTokenizer, path: str | os.PathLike[str]) -> None:
+    """Fills image encoder, prompt encoder and mask decoder from SAM 2.1's own checkpoint; where training starts.
+
+    Mask encoder and quantiser stay as they are.
+
+    Args:
+        model: with the backbone that the checkpoint is of.
+        path: local file, e.g. ``sam2.1_hiera_large.pt``.
+
+    Raises:
+        SetupError: the file cannot be read or does not fit the model; nothing is changed then.
+    """
+    file = local_file(os.fspath(path))
+    keys = [key for key in model.network.state_dict() if key.startswith(_SAM2_PARTS)]
+    fit(model.network, read_sam2(file), keys, os.fspath(path))
+
+
+def _find(spec: str) -> _Found:
+    if spec == EMBEDDED:
+        return _embedded()
+    file = published_file() if spec == PUBLISHED else local_file(spec)
+    address = f"hf://{PUBLISHED_REPOSITORY}/{PUBLISHED_FILE}" if spec == PUBLISHED else spec
+    checkpoint = read_checkpoint(file, spec)
+    name = checkpoint.name or (PUBLISHED if spec == PUBLISHED else Path(file).stem)
+    identity = TokenizerIdentity(
+        name=name,
+        address=address,
+        sha256=sha256(file),
+        config=checkpoint.config,
+        trained=checkpoint.trained,
+        warning=None if checkpoint.trained else untrained_warning(name),
+    )
+    return _Found(checkpoint, identity)
+
+
+def _embedded() -> _Found:
+    with torch.random.fork_rng(devices=[]):
+        shapes = {key: tuple(value.shape) for key, value in MaskTokenizer(SMALL).state_dict().items()}
+    state = seeded_state(shapes)
+    identity = TokenizerIdentity(
+        name=EMBEDDED,
+        address="",
+        sha256=digest(state),
+        config=SMALL,
+        trained=False,
+        warning=untrained_warning(EMBEDDED),
+    )
+    return _Found(Checkpoint(state, SMALL, EMBEDDED, trained=False), identity)
+
+
+def _device(device: str | torch.device) -> torch.device:
+    try:
+        place = torch.device(device)
+    except RuntimeError as error:
+        raise SetupError(f"device: expected cpu, cuda or cuda:N, got {device!r}") from error
+    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
+        raise SetupError(f"device {place}: this machine has {torch.cuda.device_count()} CUDA devices")
+    return place
