@@ -95,7 +95,7 @@ class ReferringConverter:
                 is not in the file.
         """
         if unit_size < 1 or (limit is not None and limit < 1):
-            raise SetupError(f"unit size and limit: expected 1 or more, got {unit_size} and {limit}")
+            raise SetupError(f"--samples-per-shard and --limit: expected 1 or more, got {unit_size} and {limit}")
         root = Folder(self.root)
         refs_name, instances_name = refer_files.find_files(self.dataset, self.partition, root)
         images_root = refer_files.find_images(self.dataset, root, self.images_root)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import pickle
 import re
@@ -266,6 +267,16 @@ def test_a_missing_image_folder_of_the_option_is_refused(tmp_path: Path) -> None
     absent = f"{tmp_path}/absent"
     with pytest.raises(SetupError, match=re.escape(f"--images-root {absent}: no such folder; it should hold COCO tra")):
         plan(tmp_path, images_root=absent)
+
+
+def test_the_search_for_cycles_goes_on_after_a_plan_and_after_an_error(tmp_path: Path) -> None:
+    gres(tmp_path)
+    plan(tmp_path)
+    assert gc.isenabled()
+    (tmp_path / GREFS).write_text("[")
+    with pytest.raises(SetupError):
+        plan(tmp_path)
+    assert gc.isenabled()
 
 
 @pytest.fixture(name="in_memory")

@@ -126,19 +126,19 @@ def test_test_needs_both_of_its_parts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("arguments", [{"unit_size": 0}, {"limit": 0}], ids=str)
 def test_sizes_below_one_are_refused(tmp_path: Path, arguments: dict[str, Any]) -> None:
-    with pytest.raises(SetupError, match=r"^unit size and limit: expected 1 or more, got "):
+    with pytest.raises(SetupError, match=r"^--samples-per-shard and --limit: expected 1 or more, got "):
         make(tmp_path, **arguments)
 
 
 def test_expectations_count_the_sentences_of_the_whole_file(tmp_path: Path) -> None:
-    sentences = [expectation.sentence for expectation in make(tmp_path, limit=1).expectations]
-    assert sentences == [
-        "train: 8 sentences, expected 209,344",
-        "testA: 1 sentences, expected 18,712",
-        "val: 1 sentences, expected 16,870",
-        "testB: 1 sentences, expected 14,933",  # the ref without sentences is a record, and no sentence
-        "all: 11 sentences, expected 259,859",
-    ]
+    counts = {one.split: (one.found, one.expected) for one in make(tmp_path, limit=1).expectations}
+    assert counts == {
+        "train": (8, 209_344),
+        "testA": (1, 18_712),
+        "val": (1, 16_870),
+        "testB": (1, 14_933),  # the ref without sentences is a record, and no sentence
+        "all": (11, 259_859),
+    }
     chosen = make(tmp_path, splits=("val",)).expectations
     assert [(one.split, one.expected, one.found) for one in chosen] == [("val", 16_870, 1)]
 
@@ -241,6 +241,14 @@ def test_records_without_split_or_image_are_in_the_plan() -> None:
         Unit(split="train", index=0, images=0, records=3, masks=2),
     ]
     assert planned.payload(planned.units[1])[0]["image_id"] is None
+
+
+def test_tuples_of_a_pickle_are_lists() -> None:
+    ref = {**REFS[2], "ann_id": (11, 12), "sentences": tuple(REFS[2]["sentences"])}
+    listed, packed = _plan_of([REFS[2]], expected={"all": 3}), _plan_of([ref], expected={"all": 3})
+    assert packed.units == listed.units
+    assert packed.payload(packed.units[0]) == listed.payload(listed.units[0])
+    assert [one.found for one in packed.expectations] == [3]
 
 
 PLAIN = {
