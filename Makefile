@@ -36,7 +36,7 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## the main job on the bundled sample: shards, check, pictures
 	$(BIN)/samtok-data tokenize --dataset gres --root samples/gres --out demo-out --split all --tokenizer small --samples-per-shard 24
 	$(BIN)/samtok-data verify demo-out
-	$(BIN)/samtok-data decode demo-out/gres-unc/train/gres-unc-train-000000.tar --out demo-out/overlays
+	$(BIN)/samtok-data decode demo-out/gres/train/gres-train-000000.tar --out demo-out/overlays
 
 shards: $(READY) ## build DATASET's shards from ROOT into OUT; ends at once when they are complete
 	$(BIN)/samtok-data tokenize --dataset $(DATASET) --root $(ROOT) --out $(OUT) $(ARGS)

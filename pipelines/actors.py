@@ -10,9 +10,13 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 import re
-from collections.abc import Iterable, Iterator
+import socket
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.exceptions import RayActorError, RayTaskError
@@ -22,6 +26,9 @@ from converters.source import Payload
 from pipelines.units import UnitSettings, run_unit
 from samtok_data.errors import SetupError
 from samtok_data.outputs import UnitEntry
+
+if TYPE_CHECKING:
+    from tokenizer_model import MaskTokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +74,11 @@ class UnitActor:
     """Holds a tokenizer and runs units, one after the other."""
 
     def __init__(self, order: TokenizerOrder, settings: dict[str, UnitSettings]) -> None:
+        self.order, self.settings = order, settings
+
+    @cached_property
+    def tokenizer(self) -> MaskTokenizer:
+        """Opened with the first unit: Ray hands an error of a method to the driver whole, one of __init__ as text."""
         import torch
 
         from tokenizer_model import open_tokenizer
@@ -74,41 +86,53 @@ class UnitActor:
         # One thread on a CPU, whatever the machine: sums that are split over threads round differently, and
         # the words must not depend on the number of cores or actors.
         torch.set_num_threads(1)
-        self.tokenizer = open_tokenizer(order.spec, device=order.device, precision=order.precision)
-        found = self.tokenizer.identity.sha256
-        if found != order.sha256:
+        tokenizer = open_tokenizer(self.order.spec, device=self.order.device, precision=self.order.precision)
+        found = tokenizer.identity.sha256
+        if found != self.order.sha256:
             raise SetupError(
-                f"--tokenizer {order.spec}: this node holds other weights (sha256 {found[:12]}) than the driver "
-                f"({order.sha256[:12]}); give every node the same file, or an address that all of them reach"
+                f"--tokenizer {self.order.spec}: this node holds other weights (sha256 {found[:12]}) than the driver "
+                f"({self.order.sha256[:12]}); give every node the same file, or an address that all of them reach"
             )
-        self.settings = settings
+        return tokenizer
 
     def run(self, job: Job) -> tuple[str, UnitEntry]:
         """Runs one unit; the result is its split and its manifest entry."""
-        return job.split, run_unit(job.index, job.payload, self.settings[job.split], self.tokenizer)
+        tokenizer = self.tokenizer  # first: a tokenizer that cannot be opened is the clearest error
+        return job.split, run_unit(job.index, job.payload, self.settings[job.split], tokenizer)
 
 
-def start_cluster(address: str | None) -> None:
+def start_cluster(address: str | None, actors: int | None = None) -> None:
     """Joins a Ray cluster, or starts one on this machine; nothing happens where the process is in one already.
+
+    Args:
+        address: of the cluster; None: the one that RAY_ADDRESS names (as inside a Ray job), else a new one here.
+        actors: that a new cluster must have room for, even with fewer cores.
 
     Raises:
         SetupError: nothing answers at the address.
     """
     if ray.is_initialized():
         return
+    joined = address or os.environ.get("RAY_ADDRESS")
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if joined is None:
+        ray.init(address="local", num_cpus=max(os.cpu_count() or 1, actors or 1), include_dashboard=False, **quiet)
+        return
     try:
-        ray.init(
-            address=address or "local",
-            include_dashboard=False if address is None else None,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-            runtime_env=None,
-        )
-    except ConnectionError as error:
+        _knock(joined)
+        ray.init(address=joined, **quiet)
+    except (OSError, ValueError) as error:
         raise SetupError(
-            f"--address {address}: no Ray cluster answers there; start one with 'ray start --head', or leave "
+            f"--address {joined}: no Ray cluster answers there; start one with 'ray start --head', or leave "
             "--address away to run on this machine"
         ) from error
+
+
+def _knock(address: str) -> None:
+    """Fails where nothing listens at ``host:port``: Ray would end the whole process without an exception."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdigit() and "//" not in address:
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def cluster_layout(actors: int | None, num_gpus_per_actor: float | None) -> tuple[int, float]:
@@ -122,36 +146,37 @@ def cluster_layout(actors: int | None, num_gpus_per_actor: float | None) -> tupl
     share = num_gpus_per_actor if num_gpus_per_actor is not None else (1.0 if gpus else 0.0)
     if share and not gpus:
         raise SetupError(f"--num-gpus-per-actor {share:g}: this cluster has no GPU; give 0 to run on CPUs")
-    fitting = gpus / share if share else resources.get("CPU", 1.0)
-    return actors or max(1, int(fitting)), share
+    fitting = max(1, int(gpus / share if share else resources.get("CPU", 1.0)))
+    if actors is not None and actors > fitting:
+        logger.warning("The cluster has room for %d of %d actors now; the others wait for nodes.", fitting, actors)
+    return actors or fitting, share
 
 
 def run_jobs(
     jobs: Iterable[Job], order: TokenizerOrder, settings: dict[str, UnitSettings], *, actors: int, num_gpus: float
-) -> Iterator[tuple[str, UnitEntry]]:
+) -> Generator[tuple[str, UnitEntry], None, None]:
     """Runs units on a pool of actors; yields (split, manifest entry) in the order in which they are finished.
 
     At most one unit is in flight for each actor, and jobs are drawn only when one is free: the driver's memory
     does not grow with their number.
 
+    The actors are gone when the generator is exhausted or closed.
+
     Raises:
         SetupError: the output cannot be written, the tokenizer cannot be opened, or an actor died more often
             than Ray restarts it.
     """
-    pool_class = ray.remote(num_cpus=1, num_gpus=num_gpus, max_restarts=MAX_RESTARTS, max_task_retries=MAX_RESTARTS)(
-        UnitActor
-    )
-    shared = ray.put(settings)
-    handles = [pool_class.remote(order, shared) for _ in range(actors)]
-    pool = ActorPool(handles)
+    options = {"num_cpus": 1, "num_gpus": num_gpus, "max_restarts": MAX_RESTARTS, "max_task_retries": MAX_RESTARTS}
+    actor_class: Any = ray.remote(**options)(UnitActor)
+    handles = [actor_class.remote(order, settings) for _ in range(actors)]
+    pool: Any = ActorPool(handles)
     try:
-        with contextlib.redirect_stdout(_RayNotices()):
-            for job in jobs:
-                if not pool.has_free():
-                    yield pool.get_next_unordered()
-                pool.submit(lambda actor, one: actor.run.remote(one), job)
-            while pool.has_next():
+        for job in jobs:
+            if not pool.has_free():
                 yield pool.get_next_unordered()
+            pool.submit(lambda actor, one: actor.run.remote(one), job)
+        while pool.has_next():
+            yield pool.get_next_unordered()
     except RayTaskError as error:
         if isinstance(error.cause, SetupError):
             raise SetupError(*error.cause.args) from error
@@ -164,13 +189,24 @@ def run_jobs(
 
 
 def _death(error: RayActorError) -> SetupError:
-    """An actor that will not come back: by an error of its own in the constructor, or killed from outside."""
-    detail = " ".join(str(error).split())[:300]
+    """An actor that Ray gave up: it could not be made, or died too often."""
+    text = str(error)
+    if "creation task" in text:
+        last = text.strip().splitlines()[-1].strip()
+        return SetupError(
+            f"An actor could not start: {last}. samtok-data must be installed on every node of the cluster"
+        )
     return SetupError(
-        f"An actor died {MAX_RESTARTS + 1} times in a row and Ray gave it up. Finished shards are kept: mend the "
-        f"cause (often too little memory: see the logs under /tmp/ray/session_latest/logs) and run again to resume. "
-        f"Ray says: {detail}"
+        f"An actor died {MAX_RESTARTS + 1} times and Ray gave it up; too little memory is the usual cause (Ray's logs "
+        "on its node tell). Finished shards are kept: mend the cause and run again to resume"
     )
+
+
+@contextlib.contextmanager
+def short_notices() -> Iterator[None]:
+    """Shortens what Ray itself prints when a process dies: a paragraph each time, to the standard output."""
+    with contextlib.redirect_stdout(_RayNotices()):
+        yield
 
 
 class _RayNotices(io.TextIOBase):

@@ -55,7 +55,9 @@ def _read_config(ctx: click.Context, _param: click.Parameter, path: str | None) 
 @click.option("--out", required=True, help="Folder or address for the shards.")
 @click.option("--partition", help="Who cut the splits, e.g. unc, google, umd; the dataset's usual one if left away.")
 @click.option("--images-root", help="Where the images lie, if not under --root.")
-@click.option("--split", multiple=True, default=("train",), show_default=True, help="May be repeated; 'all' for every one.")
+@click.option(
+    "--split", multiple=True, default=("train",), show_default=True, help="May be repeated; 'all' for every one."
+)
 @click.option(
     "--tokenizer",
     default=DEFAULT_TOKENIZER,
@@ -131,3 +133,7 @@ def decode(shard: str, out: Path, tokenizer: str | None, images_root: str | None
         ious += decoded.ious
     mean = f", mean IoU {sum(ious) / len(ious):.3f}" if ious else ""
     click.echo(f"{drawn} overlays of {len(ious)} masks in {out}{mean}")
+
+
+if __name__ == "__main__":
+    main()

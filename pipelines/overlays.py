@@ -45,9 +45,7 @@ class DecodedSample:
     ious: tuple[float, ...]
 
 
-def decode_samples(
-    samples: Sequence[Sample], tokenizer: Tokenizer, images_root: str | None
-) -> Iterator[DecodedSample]:
+def decode_samples(samples: Sequence[Sample], tokenizer: Tokenizer, images_root: str | None) -> Iterator[DecodedSample]:
     """Decodes the words of samples, one sample after the other.
 
     Args:
@@ -105,7 +103,7 @@ def draw_masks(picture: Image.Image, layers: Sequence[Mask]) -> Image.Image:
     """
     pixels_HWC = np.asarray(picture, dtype=np.float32)
     for place, mask_HW in enumerate(layers):
-        hue = (place * 0.618) % 1.0  # the golden ratio keeps neighbouring colours apart
+        hue = (0.5 + place * 0.618) % 1.0  # the golden ratio keeps neighbouring colours apart
         colour = np.array(colorsys.hsv_to_rgb(hue, 0.9, 1.0), np.float32) * 255
         tinted = (1 - _OPACITY) * pixels_HWC + _OPACITY * colour
         pixels_HWC = np.where(mask_HW[:, :, None], tinted, pixels_HWC)

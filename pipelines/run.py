@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from collections.abc import Iterator, Sequence
@@ -9,14 +10,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from converters.source import Plan
-from pipelines.actors import Job, TokenizerOrder, cluster_layout, run_jobs, start_cluster
+from pipelines.actors import Job, TokenizerOrder, cluster_layout, run_jobs, short_notices, start_cluster
 from pipelines.config import RunConfig
 from pipelines.prepare import SplitRun, converter_of, device_of, plan_of, split_runs
 from pipelines.progress import Progress
 from pipelines.units import UnitSettings
 from samtok_data.errors import SetupError
 from samtok_data.outputs import HIDDEN, Totals, UnitEntry
-from samtok_data.storage import Folder
+from samtok_data.storage import TEMPORARY, Folder
 from tokenizer_model import TokenizerIdentity, identify_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -77,10 +78,10 @@ def tokenize(config: RunConfig) -> Summary:
     finished = {run.output.split: run.output.finished() for run in runs}
     order = TokenizerOrder(spec=config.tokenizer, sha256=identity.sha256, precision=config.precision, device=device)
     progress = _make_missing(config, plan, runs, finished, settings, order)
-    totals = {
-        run.output.split: run.output.finish(run.fingerprint, [finished[run.output.split][unit.index] for unit in run.units])
-        for run in runs
-    }
+    totals = {}
+    for run in runs:
+        entries = finished[run.output.split]
+        totals[run.output.split] = run.output.finish(run.fingerprint, [entries[unit.index] for unit in run.units])
     summary = Summary(
         dataset=converter.name,
         out=str(Folder(config.out) / converter.name),
@@ -93,8 +94,9 @@ def tokenize(config: RunConfig) -> Summary:
         masks_per_second=round(progress.num_masks / progress.seconds, 2),
     )
     if progress.num_units:
-        data = json.dumps(summary.json, indent=1).encode() + b"\n"
-        (Folder(config.out) / converter.name).write(f"{HIDDEN}/summary.json", data)
+        folder = Folder(config.out) / converter.name
+        folder.write(f"{HIDDEN}/summary.json", json.dumps(summary.json, indent=1).encode() + b"\n")
+        folder.remove(TEMPORARY)
     return summary
 
 
@@ -128,11 +130,11 @@ def _make_missing(
     progress = Progress(len(missing), sum(unit.records for unit in missing), done=num_done)
     if not missing:
         return progress
-    start_cluster(config.address)
+    start_cluster(config.address, config.actors)
     actors, num_gpus = cluster_layout(config.actors, config.num_gpus_per_actor)
     jobs: Iterator[Job] = (Job(unit.split, unit.index, plan.payload(unit)) for unit in missing)
-    with progress:
-        results = run_jobs(jobs, order, settings, actors=min(actors, len(missing)), num_gpus=num_gpus)
+    results = run_jobs(jobs, order, settings, actors=min(actors, len(missing)), num_gpus=num_gpus)
+    with progress, short_notices(), contextlib.closing(results):
         for split, entry in results:
             finished[split][entry.index] = entry
             progress.add(entry)
@@ -161,5 +163,5 @@ class _Budget:
             raise SetupError(
                 f"{self._rejects:,} of {self._records:,} records were rejected ({reasons}), more than "
                 f"--max-reject-rate {self._rate:g} allows. Finished shards are kept; the rejects are listed in "
-                f"the {HIDDEN}/rejects folders of the output. Mend the source, or raise the rate and run again to resume"
+                f"the {HIDDEN}/rejects folders of the output. Mend the source, or raise the rate and run again"
             )

@@ -17,8 +17,8 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
 
     def line(row: Sequence[str]) -> str:
-        cells = (cell.ljust(width) if not place else cell.rjust(width) for place, (cell, width) in enumerate(zip(row, widths, strict=True)))
-        return "  ".join(cells).rstrip()
+        numbers = (cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))
+        return "  ".join([row[0].ljust(widths[0]), *numbers])
 
     return "\n".join(line(row) for row in rows)
 
@@ -34,8 +34,7 @@ def size_text(num_bytes: float) -> str:
 
 def summary_table(summary: Summary) -> str:
     """What a run came to, for a terminal."""
-    head = ("split", "shards", "size", "images", "samples", "masks", "rejects")
-    rows = [head]
+    rows = [("split", "shards", "size", "images", "samples", "masks", "rejects")]
     for split, totals in summary.splits.items():
         numbers = (totals.shards, totals.images, totals.samples, totals.masks, totals.num_rejects)
         shards, images, samples, masks, rejects = (f"{number:,}" for number in numbers)

@@ -38,15 +38,11 @@ class Tokenizer(Protocol):
         """The spelling of its words."""
         ...
 
-    def encode(
-        self, images: Sequence[Image.Image], regions: Sequence[Sequence[RLE]]
-    ) -> Sequence[NDArray[np.int64]]:
+    def encode(self, images: Sequence[Image.Image], regions: Sequence[Sequence[RLE]]) -> Sequence[NDArray[np.int64]]:
         """Codes (regions, depth) of every image's regions."""
         ...
 
-    def decode(
-        self, images: Sequence[Image.Image], codes: Sequence[NDArray[np.int64]]
-    ) -> Sequence[NDArray[np.bool_]]:
+    def decode(self, images: Sequence[Image.Image], codes: Sequence[NDArray[np.int64]]) -> Sequence[NDArray[np.bool_]]:
         """Masks (regions, height, width) of every image's codes."""
         ...
 
@@ -121,9 +117,7 @@ def _set_aside(found: Iterable[Scene | Reject], rejects: list[Reject]) -> Iterat
             yield one
 
 
-def _views(
-    loaded: Iterable[tuple[Scene, LoadedImage | RecordError]], rejects: list[Reject]
-) -> Iterator[_Prepared]:
+def _views(loaded: Iterable[tuple[Scene, LoadedImage | RecordError]], rejects: list[Reject]) -> Iterator[_Prepared]:
     for scene, image in loaded:
         if isinstance(image, RecordError):
             rejects += (_reject(image, scene, dialogue) for dialogue in scene.dialogues)

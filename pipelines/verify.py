@@ -78,9 +78,7 @@ def _name(output: SplitOutput) -> str:
     return f"{output.dataset}/{output.split}"
 
 
-def _unit_problems(
-    output: SplitOutput, entry: UnitEntry, vocabulary: MaskVocabulary, keys: set[str]
-) -> Iterator[str]:
+def _unit_problems(output: SplitOutput, entry: UnitEntry, vocabulary: MaskVocabulary, keys: set[str]) -> Iterator[str]:
     if entry.shard is None:
         return
     name = entry.shard.name

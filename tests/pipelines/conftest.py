@@ -1,0 +1,62 @@
+"""Fixtures of the pipeline tests: the bundled sample, one Ray cluster for the session, a fake tokenizer."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+from numpy.typing import NDArray
+from PIL import Image
+
+from samtok_data.masks import RLE
+from samtok_data.words import MaskVocabulary
+
+PROJECT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def bundled() -> Path:
+    """The root of the bundled gRefCOCO sample."""
+    return PROJECT / "samples" / "gres"
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[None]:
+    """A Ray cluster with room for four actors, whatever the machine."""
+    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield
+    ray.shutdown()
+
+
+class FakeTokenizer:
+    """Codes by checksum, masks all false; counts what it is asked for."""
+
+    vocabulary = MaskVocabulary()
+
+    def __init__(self) -> None:
+        self.num_images = self.num_masks = 0
+
+    def encode(self, images: Sequence[Image.Image], regions: Sequence[Sequence[RLE]]) -> list[NDArray[np.int64]]:
+        self.num_images += len(images)
+        self.num_masks += sum(len(rles) for rles in regions)
+        return [np.array([self._codes(rle) for rle in rles], np.int64).reshape(-1, 2) for rles in regions]
+
+    def decode(self, images: Sequence[Image.Image], codes: Sequence[NDArray[np.int64]]) -> list[NDArray[np.bool_]]:
+        return [
+            np.zeros((len(codes_of), image.height, image.width), np.bool_)
+            for image, codes_of in zip(images, codes, strict=True)
+        ]
+
+    @staticmethod
+    def _codes(rle: RLE) -> tuple[int, int]:
+        checksum = zlib.crc32(rle.counts.encode())
+        return checksum % 256, checksum // 256 % 256
+
+
+@pytest.fixture
+def fake_tokenizer() -> FakeTokenizer:
+    return FakeTokenizer()
