@@ -27,7 +27,9 @@ def check_text(text: str) -> None:
         raise RecordError("record-invalid", f"sentence: {text!r} holds half of a surrogate pair")
     for foreign in (IMAGE_MARK, PREFIX, _MARK):
         if foreign in text:
-            raise RecordError("record-invalid", f"sentence: {text!r} holds {foreign!r}, which means something else here")
+            raise RecordError(
+                "record-invalid", f"sentence: {text!r} holds {foreign!r}, which has a meaning of its own here"
+            )
 
 
 def json_text(value: Any, *, indent_items: bool = False) -> Text:
@@ -47,7 +49,7 @@ def json_text(value: Any, *, indent_items: bool = False) -> Text:
         return _MARK
 
     def dump(part: Any) -> str:
-        return json.dumps(part, ensure_ascii=False, default=mark)
+        return json.dumps(part, ensure_ascii=False, default=mark, allow_nan=False)
 
     text = "[" + ",\n".join(dump(item) for item in value) + "]" if indent_items else dump(value)
     pieces = text.split(_MARK)

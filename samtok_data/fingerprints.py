@@ -33,7 +33,7 @@ class Fingerprint:
         """What changed since an earlier run, one short sentence each, by name."""
         before, now = dict(_flat(earlier.parts)), dict(_flat(self.parts))
         changed = (name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name))
-        return [f"{name} was {before.get(name, _ABSENT)}, is {now.get(name, _ABSENT)}" for name in changed]
+        return [f"{name} was {_short(before.get(name))}, is {_short(now.get(name))}" for name in changed]
 
     def require_same(self, earlier: Fingerprint, where: str) -> None:
         """Refuses to continue a run that was started under other settings.
@@ -50,9 +50,14 @@ class Fingerprint:
 
 
 def _flat(parts: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(parts, Mapping):
+    if isinstance(parts, Mapping) and parts:
         for name, value in parts.items():
             yield from _flat(value, f"{prefix}.{name}" if prefix else str(name))
     else:
-        text = json.dumps(parts, ensure_ascii=False, sort_keys=True)
-        yield prefix, text if len(text) <= 80 else text[:77] + "..."
+        yield prefix, json.dumps(parts, ensure_ascii=False, sort_keys=True)
+
+
+def _short(text: str | None) -> str:
+    if text is None:
+        return _ABSENT
+    return text if len(text) <= 80 else text[:77] + "..."

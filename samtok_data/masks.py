@@ -38,7 +38,7 @@ class RLE:
     counts: str
 
     @property
-    def coco(self) -> dict[str, Any]:
+    def coco(self) -> Any:
         """The form that pycocotools takes: ``{"size": [height, width], "counts": bytes}``."""
         return {"size": [self.height, self.width], "counts": self.counts.encode("ascii")}
 
@@ -139,8 +139,10 @@ def _read_rle(encoded: Any, height: int, width: int) -> RLE:
         raise RecordError("mask-invalid", "RLE: expected whole, non-negative run lengths")
     if sum(runs) != height * width:
         raise RecordError("mask-size", f"RLE: expected {height * width} pixels, got runs of {sum(runs)}")
-    packed = coco.frPyObjects({"size": [height, width], "counts": runs}, height, width)
-    return _from_coco(packed, height, width)
+    uncompressed: Any = {"size": [height, width], "counts": runs}
+    rle = _from_coco(coco.frPyObjects(uncompressed, height, width), height, width)
+    # Foreign writers leave runs of no pixel between others; one mask is to have one spelling.
+    return encode(decode(rle)) if 0 in runs[1:] else rle
 
 
 def _unpack_runs(counts: str | bytes) -> list[int]:
@@ -169,7 +171,7 @@ def _unpack_runs(counts: str | bytes) -> list[int]:
     return runs
 
 
-def _from_coco(encoded: Mapping[str, Any], height: int, width: int) -> RLE:
+def _from_coco(encoded: Any, height: int, width: int) -> RLE:
     return RLE(height, width, encoded["counts"].decode("ascii"))
 
 

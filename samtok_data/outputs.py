@@ -125,19 +125,23 @@ class SplitOutput:
         Raises:
             SetupError: the folder holds another run or files of unknown origin, or cannot be written.
         """
-        if overwrite:
-            self.clear()
-        earlier = self.fingerprint()
+        try:
+            if overwrite:
+                self.clear()
+            earlier = self.fingerprint()
+            strangers = self.folder.names(".tar") if earlier is None else []
+        except OSError as error:
+            raise self._unusable(error) from error
         if earlier is not None:
             fingerprint.require_same(earlier, str(self.folder))
-            self.folder.remove(TEMPORARY)  # what a killed run left half written
+            self._remove(TEMPORARY)  # what a killed run left half written
             return
-        strangers = self.folder.names(".tar")
         if strangers:
             raise SetupError(
                 f"{self.folder} holds {strangers[0]} without the run that made it: "
                 "choose another --out, or --overwrite to delete the tars"
             )
+        self._remove(HIDDEN)  # what a killed --overwrite left: entries without their run
         run = {"format": FORMAT_VERSION, "digest": fingerprint.digest, "fingerprint": fingerprint.parts}
         self._write(_RUN, _json(run))
 
@@ -162,10 +166,10 @@ class SplitOutput:
             raise SetupError(f"{self.folder}/{_RUN} is damaged: --overwrite deletes the run") from error
 
     def finished(self) -> dict[int, UnitEntry]:
-        """Entries of the units that are complete: entry there, shard there with the entry's size."""
+        """Entries of the units that are complete: entry there and readable, shard there with the entry's size."""
         units = self.folder / HIDDEN / "units"
         sizes = self.folder.sizes()
-        entries = (UnitEntry.of_json(json.loads(data)) for data in units.read_all(".json"))
+        entries = [entry for data in units.read_all(".json") if (entry := _entry(data)) is not None]
         return {
             entry.index: entry
             for entry in sorted(entries, key=lambda entry: entry.index)
@@ -185,15 +189,23 @@ class SplitOutput:
     ) -> UnitEntry:
         """Writes a unit: shard, rejects, and last the entry that makes it count.
 
+        What an earlier, killed try at the unit left and this one does not write is removed.
+
         Raises:
             SetupError: the folder cannot be written.
         """
-        try:
-            shard = write_shard(self.folder, self.shard_of(index), samples) if samples else None
-        except OSError as error:
-            raise self._unwritable(self.shard_of(index), error) from error
+        shard, rejects_name = None, f"{HIDDEN}/rejects/{index:06d}.jsonl"
+        if samples:
+            try:
+                shard = write_shard(self.folder, self.shard_of(index), samples)
+            except OSError as error:
+                raise self._unwritable(self.shard_of(index), error) from error
+        else:
+            self._remove(self.shard_of(index))
         if rejects:
-            self._write(f"{HIDDEN}/rejects/{index:06d}.jsonl", to_lines(rejects))
+            self._write(rejects_name, to_lines(rejects))
+        else:
+            self._remove(rejects_name)
         entry = UnitEntry(
             index=index,
             shard=shard,
@@ -209,7 +221,7 @@ class SplitOutput:
         return entry
 
     def rejects(self) -> list[Reject]:
-        """Every reject of the finished units, in order."""
+        """Every listed reject, by unit and in order."""
         return [reject for data in (self.folder / HIDDEN / "rejects").read_all(".jsonl") for reject in from_lines(data)]
 
     def finish(self, fingerprint: Fingerprint, entries: Sequence[UnitEntry]) -> Totals:
@@ -229,6 +241,7 @@ class SplitOutput:
             "units": [asdict(entry) for entry in entries],
         }
         self._write(_MANIFEST, _json(manifest))
+        self.folder.remove(TEMPORARY)  # empty by now
         return totals
 
     def manifest(self) -> dict[str, Any] | None:
@@ -241,11 +254,31 @@ class SplitOutput:
         except OSError as error:
             raise self._unwritable(name, error) from error
 
+    def _remove(self, name: str) -> None:
+        try:
+            self.folder.remove(name)
+        except OSError as error:
+            raise self._unwritable(name, error) from error
+
+    def _unusable(self, error: OSError) -> SetupError:
+        return SetupError(
+            f"{self.folder} cannot be used: {error.strerror or error}. "
+            "Check the address, the permissions and, for an object store, the credentials"
+        )
+
     def _unwritable(self, name: str, error: OSError) -> SetupError:
         return SetupError(
             f"{self.folder}/{name} could not be written: {error.strerror or error}. "
             "What was finished stays; mend the folder and run again to resume"
         )
+
+
+def _entry(data: bytes) -> UnitEntry | None:
+    """A unit's entry; None where it is damaged, so that the unit is made again."""
+    try:
+        return UnitEntry.of_json(json.loads(data))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def _json(value: Any) -> bytes:

@@ -68,15 +68,12 @@ class View:
         """
         if self.is_whole:
             return rle
-        mask_HW = masks.decode(rle)
+        picture = Image.fromarray(masks.decode(rle).astype(np.uint8))
         if self.crop is not None:
-            x0, y0, x1, y1 = self.crop
-            mask_HW = mask_HW[y0:y1, x0:x1]
+            picture = picture.crop(self.crop)  # as the image: what a crop has beyond the image's edge is background
         if self.size is not None:
-            picture = Image.fromarray(mask_HW.astype(np.uint8)).resize(
-                (self.size[1], self.size[0]), Image.Resampling.NEAREST
-            )
-            mask_HW = np.asarray(picture) > 0
+            picture = picture.resize((self.size[1], self.size[0]), Image.Resampling.NEAREST)
+        mask_HW = np.asarray(picture) > 0
         if not mask_HW.any():
             raise RecordError("mask-empty", f"view {self.id}: nothing of the mask lies in it")
         return masks.encode(mask_HW)

@@ -13,7 +13,7 @@ import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from samtok_data.samples import JSON, Sample
+from samtok_data.samples import JSON, Sample, is_key
 from samtok_data.storage import Folder
 
 # A tar file ends with two empty blocks. One that is cut between members lacks them, and no reader notices.
@@ -45,13 +45,17 @@ def pack(samples: Sequence[Sample]) -> bytes:
     """The bytes of a shard.
 
     Raises:
-        ValueError: no sample (HF datasets fails on an empty first shard), or two with one key.
+        ValueError: no sample (HF datasets fails on an empty first shard), two with one key, or one whose key
+            cannot be one.
     """
     if not samples:
         raise ValueError("expected at least one sample: an empty shard stops HF datasets")
     keys = [sample.key for sample in samples]
     if len(set(keys)) != len(keys):
         raise ValueError("expected unique keys in a shard")
+    for key in keys:
+        if not is_key(key):
+            raise ValueError(f"expected a key of ASCII letters, digits, '_', '+' and '-', got {key!r}")
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for sample in samples:
@@ -84,7 +88,7 @@ def unpack(data: bytes) -> Iterator[Sample]:
         raise ValueError("the tar file is cut: it does not end with two empty blocks")
     try:
         with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
-            for key, members in _grouped(_members(tar)):
+            for key, members in _grouped(_members(tar, data)):
                 if JSON not in members:
                     raise ValueError(f"sample {key}: it has no {JSON} member")
                 record = json.loads(members.pop(JSON))
@@ -103,13 +107,16 @@ def read_shard(folder: Folder, name: str) -> Iterator[Sample]:
     return unpack(folder.read(name))
 
 
-def _members(tar: tarfile.TarFile) -> Iterator[tuple[str, str, bytes]]:
+def _members(tar: tarfile.TarFile, data: bytes) -> Iterator[tuple[str, str, bytes]]:
     for member in tar:
         key, dot, suffix = member.name.partition(".")
         file = tar.extractfile(member)
-        if not dot or "/" in member.name or file is None:
+        if not dot or not is_key(key) or "/" in suffix or file is None:
             raise ValueError(f"member {member.name!r}: expected a file named <key>.<suffix>")
         yield key, suffix, file.read()
+    # tarfile takes a damaged header, and an end that is missing behind a picture that ends in zeros, for the end.
+    if data[tar.offset : tar.offset + len(_END)] != _END:
+        raise ValueError(f"the tar file is cut or damaged at byte {tar.offset}")
 
 
 def _grouped(members: Iterable[tuple[str, str, bytes]]) -> Iterator[tuple[str, dict[str, bytes]]]:

@@ -6,12 +6,13 @@ target's folder and are renamed; object stores show an object when its upload is
 
 from __future__ import annotations
 
+import functools
 import os
 import posixpath
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, ParamSpec, TypeVar
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -21,11 +22,30 @@ from samtok_data.errors import SetupError
 # Temporary files live in a dot folder, where no reader of shards looks.
 TEMPORARY = ".tmp"
 
+_Args = ParamSpec("_Args")
+_Result = TypeVar("_Result")
+
 
 def is_contained(name: str) -> bool:
     """Whether a relative name stays inside the folder that it is joined to."""
     parts = name.replace("\\", "/").split("/")
-    return bool(name) and not name.startswith("/") and ":" not in parts[0] and ".." not in parts
+    is_below = any(part not in ("", ".") for part in parts)  # else it names the folder itself
+    return is_below and parts[0] != "" and ":" not in parts[0] and ".." not in parts
+
+
+def _raising_os_errors(method: Callable[_Args, _Result]) -> Callable[_Args, _Result]:
+    """Raises an object store's own errors as OSError: to botocore, missing credentials or a lost line are none."""
+
+    @functools.wraps(method)
+    def call(*args: _Args.args, **kwargs: _Args.kwargs) -> _Result:
+        try:
+            return method(*args, **kwargs)
+        except Exception as error:
+            if isinstance(error, OSError) or type(error).__module__ == "builtins":
+                raise
+            raise OSError(str(error)) from error
+
+    return call
 
 
 class Folder:
@@ -41,13 +61,14 @@ class Folder:
     def __init__(self, address: str | os.PathLike[str]) -> None:
         self.address = os.fspath(address)
         try:
-            self.fs, self.path = fsspec.core.url_to_fs(self.address)
+            # Without a cache of listings: other processes write to the same folder.
+            self.fs, self.path = fsspec.core.url_to_fs(self.address, use_listings_cache=False)
         except (ValueError, ImportError) as error:
             raise SetupError(f"{self.address}: no file system for this address: {error}") from error
         self.is_local = isinstance(self.fs, LocalFileSystem)
 
     def __reduce__(self) -> tuple[type[Folder], tuple[str]]:
-        return Folder, (self.address,)
+        return Folder, (self.path if self.is_local else self.address,)  # a worker may have another working directory
 
     def __repr__(self) -> str:
         return f"Folder({self.address!r})"
@@ -66,10 +87,12 @@ class Folder:
         """
         return posixpath.join(self.path, _checked(name))
 
+    @_raising_os_errors
     def exists(self, name: str = "") -> bool:
         """Whether a file or folder of that name is there (the folder itself, without a name)."""
         return self.fs.exists(self.at(name) if name else self.path)
 
+    @_raising_os_errors
     def size(self, name: str) -> int:
         """Bytes of a file.
 
@@ -78,10 +101,12 @@ class Folder:
         """
         return int(self.fs.size(self.at(name)))
 
+    @_raising_os_errors
     def open(self, name: str) -> IO[bytes]:
         """A file, open for reading."""
         return self.fs.open(self.at(name), "rb")
 
+    @_raising_os_errors
     def read(self, name: str) -> bytes:
         """All bytes of a file."""
         return self.fs.cat_file(self.at(name))
@@ -90,28 +115,27 @@ class Folder:
         """Names of the files directly in this folder that end in ``suffix``, sorted; none if it does not exist."""
         return sorted(name for name in self.sizes() if name.endswith(suffix))
 
+    @_raising_os_errors
     def sizes(self) -> dict[str, int]:
         """Bytes of every file directly in this folder, by name."""
-        self.fs.invalidate_cache(self.path)
         if not self.fs.isdir(self.path):
             return {}
         entries = self.fs.ls(self.path, detail=True)
         return {posixpath.basename(entry["name"]): int(entry["size"]) for entry in entries if entry["type"] == "file"}
 
+    @_raising_os_errors
     def read_all(self, suffix: str) -> list[bytes]:
         """All bytes of the files directly in this folder that end in ``suffix``, by name; read at once."""
-        names = self.names(suffix)
-        contents = self.fs.cat([self.at(name) for name in names]) if names else {}
-        # One path comes back as bytes, several as a mapping in an order of the file system's own.
-        return [contents] if isinstance(contents, bytes) else [contents[path] for path in sorted(contents)]
+        paths = [self.at(name) for name in self.names(suffix)]
+        return self.fs.cat_ranges(paths, None, None, on_error="raise")  # cat() would read [ and * as patterns
 
+    @_raising_os_errors
     def walk(self) -> Iterator[str]:
         """Names of all files below this folder, relative to it, in no order."""
-        self.fs.invalidate_cache(self.path)
         root = self.path.rstrip("/")
-        for name in self.fs.find(self.path):
-            yield name[len(root) :].lstrip("/")
+        return (name[len(root) :].lstrip("/") for name in self.fs.find(self.path))
 
+    @_raising_os_errors
     def write(self, name: str, data: bytes) -> None:
         """Writes a file whole or not at all, over an older one.
 
@@ -124,10 +148,12 @@ class Folder:
         else:
             self.fs.pipe_file(target, data)
 
+    @_raising_os_errors
     def remove(self, name: str) -> None:
         """Removes a file, or a folder with all that is in it; nothing happens where there is none."""
-        if self.exists(name):
-            self.fs.rm(self.at(name), recursive=True)
+        path = self.at(name)
+        if self.fs.exists(path):
+            self.fs.rm(path, recursive=True)
 
     def _write_local(self, target: Path, data: bytes) -> None:
         temporary_folder = Path(self.path) / TEMPORARY

@@ -17,7 +17,8 @@ END = "<|mt_end|>"
 PREFIX = "<|mt_"  # what every mask token begins with
 MISSING = -1
 
-_TOKEN = re.compile(r"<\|mt_(start|end|\d+)\|>")
+# Not \d, which matches the digits of every script; 18 of them are more than any vocabulary has.
+_TOKEN = re.compile(r"<\|mt_(start|end|[0-9]{1,18})\|>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,12 @@ class MaskVocabulary:
 
         A group that lacks a level does not say which mask is meant; ``find`` still returns what it holds.
         """
+        repaired = self._repair_once(text)
+        while repaired != text:  # what stood around a removed group may itself spell a token now
+            text, repaired = repaired, self._repair_once(repaired)
+        return repaired
+
+    def _repair_once(self, text: str) -> str:
         pieces: list[str] = []
         position = 0
         for mask in self.find(text):
