@@ -163,6 +163,7 @@ REFCOCO_PLUS = ReferDataset(
     partitions=_pickled(
         "refcocoplus",
         unc={"train": 120_191, "val": 10_758, "testA": 5_726, "testB": 4_889, ALL: 141_564},
+        google={"train": None, "val": None, "test": None},
     ),
 )
 

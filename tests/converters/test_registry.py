@@ -18,6 +18,7 @@ NAMES = {
     ("refcoco", None): "refcoco-unc",
     ("refcoco", "google"): "refcoco-google",
     ("refcoco+", None): "refcocoplus-unc",
+    ("refcoco+", "google"): "refcocoplus-google",
     ("refcocog", None): "refcocog-umd",
     ("refcocog", "google"): "refcocog-google",
     ("refclef", None): "refclef-unc",
