@@ -183,8 +183,8 @@ def _check_codebooks(state: Mapping[str, Tensor], config: TokenizerConfig, shown
         size = state[key].shape[0] - 1
         if size != config.codebook_size:
             raise SetupError(
-                f"{shown}: expected {config.codebook_size} codes a level ({config.codebook_size + 1} rows in {key}), "
-                f"got {size} ({size + 1} rows)"
+                f"{shown}: {key}: expected {config.codebook_size} codes ({config.codebook_size + 1} rows), "
+                f"got {size} codes ({size + 1} rows)"
             )
 
 

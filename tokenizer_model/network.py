@@ -113,11 +113,11 @@ class StillSam2(nn.Module):
             middle=self.sam_mask_decoder.conv_s1(middle),
         )
 
-    def mask_embeddings(self, features: ImageFeatures, masks_N1PP: Tensor, boxes_N4: Tensor) -> Tensor:
+    def mask_embeddings(self, images_NDEE: Tensor, masks_N1PP: Tensor, boxes_N4: Tensor) -> Tensor:
         """SAMTok's encoder.
 
         Args:
-            features: of each mask's image, so B = N.
+            images_NDEE: the embedding of each mask's image.
             masks_N1PP: float, 0 to 1.
             boxes_N4: (x0, y0, x1, y1) as fractions of the image, the last corner inclusive.
 
@@ -130,9 +130,7 @@ class StillSam2(nn.Module):
         sparse_N3D, dense_NDEE = self.sam_prompt_encoder(
             points=(corners_N22, labels_N2.expand(len(boxes_N4), 2)), boxes=None, masks=masks_N1PP
         )
-        return self.sam_mask_encoder(
-            features.embedding + dense_NDEE, self.sam_prompt_encoder.get_dense_pe(), sparse_N3D
-        )
+        return self.sam_mask_encoder(images_NDEE + dense_NDEE, self.sam_prompt_encoder.get_dense_pe(), sparse_N3D)
 
     def mask_logits(self, features: ImageFeatures, embeddings_ND: Tensor) -> Tensor:
         """SAMTok's decoder: SAM's mask decoder with the mask's embedding as one more sparse prompt.

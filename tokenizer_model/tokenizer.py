@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -16,13 +15,13 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
-from samtok_data import masks
 from samtok_data.masks import RLE
-from samtok_data.words import MaskVocabulary
+from samtok_data.words import MISSING, MaskVocabulary
 from tokenizer_model.config import TokenizerConfig
 from tokenizer_model.identity import TokenizerIdentity, untrained_warning
+from tokenizer_model.inputs import Prepared
 from tokenizer_model.network import ImageFeatures, SamtokModel, StillSam2
 from tokenizer_model.quantizer import ResidualQuantizer
 
@@ -45,25 +44,10 @@ Codes = NDArray[np.int64]
 Logits = NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """An image and its masks as the network reads them; made without the network, in any thread.
-
-    Attributes:
-        pixels: uint8, (S, S, 3), RGB.
-        prompts: float32, (n, P, P), 0 to 1: the masks.
-        boxes: float32, (n, 4), ``prompt_box`` of each mask.
-        size: (H, W) of the image.
-    """
-
-    pixels: NDArray[np.uint8]
-    prompts: NDArray[np.float32]
-    boxes: NDArray[np.float32]
-    size: tuple[int, int]
-
-
-# One pass over some masks: features of each mask's image, and which masks: (image, mask of that image).
-_Step = Callable[[ImageFeatures, Sequence[tuple[int, int]]], tuple[NDArray[Any], ...]]
+# One mask of a call: (number of the image, number of the mask in that image).
+_Pair = tuple[int, int]
+# One pass over some masks: features of a few images, for each mask which of these is its own (N,), and the masks.
+_Step = Callable[[ImageFeatures, Tensor, Sequence[_Pair]], tuple[NDArray[Any], ...]]
 
 
 class MaskTokenizer(nn.Module):
@@ -123,36 +107,16 @@ class MaskTokenizer(nn.Module):
         return self.network.no_mem_embed.device
 
     def prepare(self, image: Image.Image, regions: Sequence[RLE] = ()) -> Prepared:
-        """The part of the work that needs no network: resizing the image, reading and resizing the masks.
-
-        The image goes straight to a square, bicubic, whatever its aspect; the masks are resized from their own
-        size, bilinear with antialias. Both as SAMTok's published code does it, so that tokens match.
+        """The part of the work that needs no network; can run in other threads, ahead of it.
 
         Args:
-            image: any mode; read as RGB.
+            image: of any size and mode; read as RGB.
             regions: masks of the image's size with at least one foreground pixel.
 
         Raises:
             ValueError: a mask of another size than the image, or without foreground.
         """
-        width, height = image.size
-        side, logit_side = self.config.image_size, self.config.logit_side
-        prompts = np.empty((len(regions), logit_side, logit_side), np.float32)
-        boxes = np.empty((len(regions), 4), np.float32)
-        for index, rle in enumerate(regions):
-            if (rle.height, rle.width) != (height, width):
-                raise ValueError(
-                    f"region {index}: expected a mask of {width}x{height} as its image, got {rle.width}x{rle.height}"
-                )
-            if masks.area(rle) == 0:
-                raise ValueError(f"region {index}: expected a mask with foreground pixels, got an empty one")
-            mask_11HW = torch.from_numpy(masks.decode(rle)).float()[None, None]
-            prompts[index] = F.interpolate(
-                mask_11HW, size=(logit_side, logit_side), mode="bilinear", align_corners=False, antialias=True
-            )[0, 0].numpy()
-            boxes[index] = masks.prompt_box(rle)
-        pixels_SS3 = np.asarray(image.convert("RGB").resize((side, side), Image.Resampling.BICUBIC))
-        return Prepared(pixels_SS3, prompts, boxes, (height, width))
+        return Prepared.of(image, regions, self.config)
 
     def encode(self, images: Sequence[Image.Image], regions: Sequence[Sequence[RLE]]) -> list[Codes]:
         """The codes of masks. One backbone pass for each image that has any.
@@ -187,8 +151,8 @@ class MaskTokenizer(nn.Module):
     def embed_prepared(self, prepared: Sequence[Prepared]) -> tuple[list[Logits], list[Codes]]:
         """``embed`` for images that ``prepare`` has read."""
 
-        def step(features: ImageFeatures, chosen: Sequence[tuple[int, int]]) -> tuple[NDArray[Any], ...]:
-            return self._embed_masks(features, prepared, chosen)
+        def step(features: ImageFeatures, owners_N: Tensor, chosen: Sequence[_Pair]) -> tuple[NDArray[Any], ...]:
+            return self._embed_masks(features.embedding[owners_N], prepared, chosen)
 
         empty = (
             np.empty((0, self.config.hidden_size), np.float32),
@@ -211,16 +175,13 @@ class MaskTokenizer(nn.Module):
         Raises:
             ValueError: numbers of images and code arrays differ, or codes of another shape or range.
         """
-        return self.decode_logits_prepared([self.prepare(image) for image in images], codes)
-
-    def decode_logits_prepared(
-        self, prepared: Sequence[Prepared], codes: Sequence[NDArray[np.integer]]
-    ) -> list[Logits]:
-        """``decode_logits`` for images that ``prepare`` has read; their masks are not looked at."""
+        prepared = [self.prepare(image) for image in images]
         checked = self._checked_codes(prepared, codes)
 
-        def step(features: ImageFeatures, chosen: Sequence[tuple[int, int]]) -> tuple[NDArray[Any], ...]:
-            return (self._decode_masks(features, np.stack([checked[image][mask] for image, mask in chosen])),)
+        def step(features: ImageFeatures, owners_N: Tensor, chosen: Sequence[_Pair]) -> tuple[NDArray[Any], ...]:
+            return (
+                self._decode_masks(features.of(owners_N), np.stack([checked[image][mask] for image, mask in chosen])),
+            )
 
         empty = (np.empty((0, self.config.logit_side, self.config.logit_side), np.float32),)
         return self._run(prepared, [len(one) for one in checked], step, empty)[0]
@@ -249,22 +210,35 @@ class MaskTokenizer(nn.Module):
             self._cut(one, (image.height, image.width), threshold) for one, image in zip(logits, images, strict=True)
         ]
 
-    def reconstruct_prepared(
-        self, prepared: Sequence[Prepared], threshold: float = LOGIT_THRESHOLD
+    def reconstruct(
+        self,
+        images: Sequence[Image.Image],
+        regions: Sequence[Sequence[RLE]],
+        threshold: float = LOGIT_THRESHOLD,
     ) -> tuple[list[Codes], list[NDArray[np.bool_]]]:
-        """``encode`` and ``decode`` of what it gives, on one backbone pass for each image.
+        """``encode``, and ``decode`` of what it gives, on one backbone pass for each image.
 
         Args:
-            prepared: images with their masks, by ``prepare``.
+            images: as ``encode``.
+            regions: as ``encode``.
             threshold: as ``decode``.
 
         Returns:
             For each image the codes, int64, (n_i, L), and the masks that they decode to, bool, (n_i, H, W).
-        """
 
-        def step(features: ImageFeatures, chosen: Sequence[tuple[int, int]]) -> tuple[NDArray[Any], ...]:
-            _, codes = self._embed_masks(features, prepared, chosen)
-            return codes, self._decode_masks(features, codes)
+        Raises:
+            ValueError: as ``encode``.
+        """
+        return self.reconstruct_prepared(self._prepare_all(images, regions), threshold)
+
+    def reconstruct_prepared(
+        self, prepared: Sequence[Prepared], threshold: float = LOGIT_THRESHOLD
+    ) -> tuple[list[Codes], list[NDArray[np.bool_]]]:
+        """``reconstruct`` for images that ``prepare`` has read."""
+
+        def step(features: ImageFeatures, owners_N: Tensor, chosen: Sequence[_Pair]) -> tuple[NDArray[Any], ...]:
+            _, codes = self._embed_masks(features.embedding[owners_N], prepared, chosen)
+            return codes, self._decode_masks(features.of(owners_N), codes)
 
         empty = (
             np.empty((0, self.config.depth), np.int64),
@@ -288,6 +262,11 @@ class MaskTokenizer(nn.Module):
                 raise ValueError(
                     f"codes of image {index}: expected whole numbers of shape (n, {self.config.depth}), "
                     f"got {numbers.dtype} of shape {numbers.shape}"
+                )
+            wrong = numbers[(numbers < MISSING) | (numbers >= self.config.codebook_size)]
+            if wrong.size:
+                raise ValueError(
+                    f"codes of image {index}: expected 0..{self.config.codebook_size - 1} or {MISSING}, got {wrong[0]}"
                 )
             checked.append(numbers.astype(np.int64))  # a copy: the caller's array is never written to
         return checked
@@ -314,7 +293,7 @@ class MaskTokenizer(nn.Module):
             pairs = [(index, mask) for index in chunk for mask in range(counts[index])]
             for chosen in _batches(pairs, self.mask_batch):
                 owners_N = torch.tensor([chunk.index(image) for image, _ in chosen], device=self.device)
-                for output, array in zip(rows, step(features.of(owners_N), chosen), strict=True):
+                for output, array in zip(rows, step(features, owners_N, chosen), strict=True):
                     for (image, _), row in zip(chosen, array, strict=True):
                         output[image].append(row)
         return tuple(
@@ -331,13 +310,13 @@ class MaskTokenizer(nn.Module):
             return self.network.image_features(normalised_B3SS)
 
     def _embed_masks(
-        self, features: ImageFeatures, prepared: Sequence[Prepared], chosen: Sequence[tuple[int, int]]
+        self, images_NDEE: Tensor, prepared: Sequence[Prepared], chosen: Sequence[_Pair]
     ) -> tuple[Logits, Codes]:
         prompts_NPP = np.stack([prepared[image].prompts[mask] for image, mask in chosen])
         boxes_N4 = np.stack([prepared[image].boxes[mask] for image, mask in chosen])
         with self._autocast():
             z_ND = self.network.mask_embeddings(
-                features,
+                images_NDEE,
                 torch.from_numpy(prompts_NPP).to(self.device).unsqueeze(1),
                 torch.from_numpy(boxes_N4).to(self.device),
             )

@@ -10,7 +10,6 @@ import json
 import math
 import os
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,7 +49,7 @@ def rule(name: str, shape: list[int]) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pass]:
+def run(tmp_path_factory: pytest.TempPathFactory) -> Pass:
     folder = Path(FOLDER or "")
     with np.load(folder / "golden.npz") as file:
         golden = {key: file[key] for key in file.files}
@@ -79,7 +78,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pass]:
         (z,), (codes,) = tokenizer.embed_prepared([prepared])
         (logits,) = tokenizer.decode_logits([image], [golden["codes"]])
     torch.set_num_threads(before)
-    yield Pass(seen[0][0].flatten(1).T, z, codes, logits, prepared.boxes, golden)
+    return Pass(seen[0][0].flatten(1).T, z, codes, logits, prepared.boxes, golden)
 
 
 def test_the_prompt_boxes_are_the_published_ones(run: Pass) -> None:

@@ -1,0 +1,71 @@
+"""Images and masks as the network reads them. Made on the CPU without the network, in any thread.
+
+Letters: n masks of an image, H and W of the image, S side of the network's square, P = S / 4 side of a mask prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
+
+from samtok_data import masks
+from samtok_data.masks import RLE
+from tokenizer_model.config import TokenizerConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """An image and its masks.
+
+    Attributes:
+        pixels: uint8, (S, S, 3), RGB.
+        prompts: float32, (n, P, P), 0 to 1: the masks.
+        boxes: float32, (n, 4), ``prompt_box`` of each mask.
+        size: (H, W).
+    """
+
+    pixels: NDArray[np.uint8]
+    prompts: NDArray[np.float32]
+    boxes: NDArray[np.float32]
+    size: tuple[int, int]
+
+    @classmethod
+    def of(cls, image: Image.Image, regions: Sequence[RLE], config: TokenizerConfig) -> Prepared:
+        """Resizes image and masks.
+
+        The image goes straight to a square, bicubic, whatever its aspect; the masks are resized from their own
+        size, bilinear with antialias. Both as SAMTok's published code does it, so that tokens match.
+
+        Args:
+            image: any mode; read as RGB.
+            regions: masks of the image's size with at least one foreground pixel.
+            config: says S and P.
+
+        Raises:
+            ValueError: a mask of another size than the image, or without foreground.
+        """
+        width, height = image.size
+        side, prompt_side = config.image_size, config.logit_side
+        prompts_NPP = np.empty((len(regions), prompt_side, prompt_side), np.float32)
+        boxes_N4 = np.empty((len(regions), 4), np.float32)
+        for index, rle in enumerate(regions):
+            if (rle.height, rle.width) != (height, width):
+                raise ValueError(
+                    f"region {index}: expected a mask of the image's size {width}x{height}, "
+                    f"got {rle.width}x{rle.height}"
+                )
+            if masks.area(rle) == 0:
+                raise ValueError(f"region {index}: expected a mask with foreground pixels, got an empty one")
+            mask_11HW = torch.from_numpy(masks.decode(rle)).float()[None, None]
+            prompts_NPP[index] = F.interpolate(
+                mask_11HW, size=(prompt_side, prompt_side), mode="bilinear", align_corners=False, antialias=True
+            )[0, 0].numpy()
+            boxes_N4[index] = masks.prompt_box(rle)
+        pixels_SS3 = np.array(image.convert("RGB").resize((side, side), Image.Resampling.BICUBIC))
+        return cls(pixels_SS3, prompts_NPP, boxes_N4, (height, width))
