@@ -90,9 +90,14 @@ class Expectation:
     found: int
 
     @property
+    def met(self) -> bool:
+        """Whether the file is as published."""
+        return self.expected == self.found
+
+    @property
     def sentence(self) -> str:
         """The comparison in words."""
-        if self.expected == self.found:
+        if self.met:
             return f"{self.split}: {self.found:,} sentences, as published"
         return f"{self.split}: {self.found:,} sentences, the published dataset has {self.expected:,}"
 

@@ -31,6 +31,7 @@ class _Group(click.Group):
 def main() -> None:
     """Turns segmentation datasets into dialogues with mask words, in shards that any trainer reads."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("pipelines").setLevel(logging.INFO)
 
 
 @main.command()

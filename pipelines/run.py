@@ -68,8 +68,7 @@ def tokenize(config: RunConfig) -> Summary:
     if identity.warning:
         logger.warning("%s", identity.warning)
     for expectation in plan.expectations:
-        if expectation.expected != expectation.found:
-            logger.warning("%s", expectation.sentence)
+        logger.log(logging.INFO if expectation.met else logging.WARNING, "%s", expectation.sentence)
     device = device_of(config)
     runs = split_runs(config, converter, plan, identity, device)
     for run in runs:

@@ -44,7 +44,6 @@ def summary_table(summary: Summary) -> str:
         lines += (f"rejected in {split}: {number:,} {reason}" for reason, number in totals.rejects.items())
     if any(totals.rejects for totals in summary.splits.values()):
         lines.append(f"rejects are listed in {summary.out}/<split>/{HIDDEN}/rejects")
-    lines += summary.counts
     lines.append(f"tokenizer: {summary.tokenizer['name']} (sha256 {summary.tokenizer['sha256'][:12]})")
     if summary.new_units:
         rates = f"{summary.images_per_second:.1f} images/s, {summary.masks_per_second:.1f} masks/s"

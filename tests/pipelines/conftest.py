@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ import ray
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipelines.config import RunConfig
+from pipelines.run import Summary, tokenize
 from samtok_data.masks import RLE
 from samtok_data.words import MaskVocabulary
 
@@ -30,6 +33,26 @@ def cluster() -> Iterator[None]:
     ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield
     ray.shutdown()
+
+
+def config_of(bundled: Path, out: Path, **changes: Any) -> RunConfig:
+    usual: dict[str, Any] = {
+        "dataset": "gres",
+        "root": str(bundled),
+        "out": str(out),
+        "tokenizer": "small",
+        "samples_per_shard": 1,
+        "num_gpus_per_actor": 0,
+        "actors": 2,
+    }
+    return RunConfig(**{**usual, **changes})
+
+
+@pytest.fixture(scope="session")
+def reference(cluster: None, bundled: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Summary]:
+    """An undisturbed run by one actor."""
+    out = tmp_path_factory.mktemp("reference")
+    return out, tokenize(config_of(bundled, out, actors=1))
 
 
 class FakeTokenizer:

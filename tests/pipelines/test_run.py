@@ -18,24 +18,11 @@ import ray
 from ray import cloudpickle
 
 from pipelines import actors
-from pipelines.config import RunConfig
 from pipelines.run import Summary, tokenize
 from pipelines.verify import find_outputs, verify
 from samtok_data.errors import SetupError
 from samtok_data.storage import Folder
-
-
-def config_of(bundled: Path, out: Path, **changes: Any) -> RunConfig:
-    usual: dict[str, Any] = {
-        "dataset": "gres",
-        "root": str(bundled),
-        "out": str(out),
-        "tokenizer": "small",
-        "samples_per_shard": 1,
-        "num_gpus_per_actor": 0,
-        "actors": 2,
-    }
-    return RunConfig(**{**usual, **changes})
+from tests.pipelines.conftest import config_of
 
 
 def digests(out: Path) -> dict[str, str]:
@@ -45,13 +32,6 @@ def digests(out: Path) -> dict[str, str]:
         for path in sorted(out.rglob("*"))
         if path.is_file() and path.name != "summary.json"
     }
-
-
-@pytest.fixture(scope="session")
-def reference(cluster: None, bundled: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Summary]:
-    """An undisturbed run by one actor."""
-    out = tmp_path_factory.mktemp("reference")
-    return out, tokenize(config_of(bundled, out, actors=1))
 
 
 def test_a_run_is_complete_and_sound(reference: tuple[Path, Summary]) -> None:
