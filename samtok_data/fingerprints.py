@@ -50,7 +50,7 @@ class Fingerprint:
 
 
 def _flat(parts: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(parts, Mapping) and parts:
+    if isinstance(parts, Mapping) and (parts or not prefix):
         for name, value in parts.items():
             yield from _flat(value, f"{prefix}.{name}" if prefix else str(name))
     else:
