@@ -62,7 +62,8 @@ class Prepared:
                 )
             if masks.area(rle) == 0:
                 raise ValueError(f"region {index}: expected a mask with foreground pixels, got an empty one")
-            mask_11HW = torch.from_numpy(masks.decode(rle)).float()[None, None]
+            mask_HW = np.ascontiguousarray(masks.decode(rle))  # it comes column by column, slow to resize
+            mask_11HW = torch.from_numpy(mask_HW).float()[None, None]
             prompts_NPP[index] = F.interpolate(
                 mask_11HW, size=(prompt_side, prompt_side), mode="bilinear", align_corners=False, antialias=True
             )[0, 0].numpy()

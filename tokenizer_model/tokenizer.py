@@ -7,7 +7,7 @@ S side of the network's image, P = S / 4 side of mask prompts and logits, H and 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
@@ -306,7 +306,7 @@ class MaskTokenizer(nn.Module):
         mean_3 = torch.tensor(_IMAGE_MEAN, device=self.device)
         std_3 = torch.tensor(_IMAGE_STD, device=self.device)
         normalised_B3SS = ((pixels_BSS3.float() / 255 - mean_3) / std_3).permute(0, 3, 1, 2).contiguous()
-        with self._autocast():
+        with self._arithmetic():
             return self.network.image_features(normalised_B3SS)
 
     def _embed_masks(
@@ -314,7 +314,7 @@ class MaskTokenizer(nn.Module):
     ) -> tuple[Logits, Codes]:
         prompts_NPP = np.stack([prepared[image].prompts[mask] for image, mask in chosen])
         boxes_N4 = np.stack([prepared[image].boxes[mask] for image, mask in chosen])
-        with self._autocast():
+        with self._arithmetic():
             z_ND = self.network.mask_embeddings(
                 images_NDEE,
                 torch.from_numpy(prompts_NPP).to(self.device).unsqueeze(1),
@@ -325,7 +325,7 @@ class MaskTokenizer(nn.Module):
 
     def _decode_masks(self, features: ImageFeatures, codes_NL: Codes) -> Logits:
         embeddings_ND = self.quantizer.decode(torch.from_numpy(codes_NL).to(self.device))
-        with self._autocast():
+        with self._arithmetic():
             logits_NPP = self.network.mask_logits(features, embeddings_ND)
         return logits_NPP.float().cpu().numpy()
 
@@ -339,8 +339,19 @@ class MaskTokenizer(nn.Module):
             masks_NHW[index] = (full_11HW[0, 0] > threshold).cpu().numpy()
         return masks_NHW
 
-    def _autocast(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+    @contextmanager
+    def _arithmetic(self) -> Iterator[None]:
+        """The precision that was asked for, and the same numbers each time.
+
+        torch lets cuDNN round the inputs of fp32 convolutions to TF32 and choose among algorithms; here neither.
+        """
+        half = self.precision == "bf16"
+        cudnn = torch.backends.cudnn
+        with (
+            cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=half),
+            torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=half),
+        ):
+            yield
 
 
 def _batches(items: Sequence[Any], size: int) -> Iterator[list[Any]]:

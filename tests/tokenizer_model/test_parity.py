@@ -1,7 +1,8 @@
 """The published forward pass: golden numbers of the official code for weights that a rule makes.
 
 SAMTOK_PARITY names the folder with ``official_state_dict.json``, ``golden.npz`` and ``image.png``; its README gives
-the rule. The weights go through a file, so that loading the published layout is tested on all of its keys.
+the rule. SAMTOK_PARITY_DEVICE may name another device than the CPU. The weights go through a file, so that loading
+the published layout is tested on all of its keys.
 """
 
 from __future__ import annotations
@@ -22,11 +23,9 @@ from samtok_data import masks
 from tokenizer_model import SAMTOK_256X2, open_tokenizer
 
 FOLDER = os.environ.get("SAMTOK_PARITY")
+DEVICE = os.environ.get("SAMTOK_PARITY_DEVICE", "cpu")
 
-pytestmark = [
-    pytest.mark.skipif(FOLDER is None, reason="SAMTOK_PARITY names no folder with the golden numbers"),
-    pytest.mark.slow,
-]
+pytestmark = pytest.mark.skipif(FOLDER is None, reason="SAMTOK_PARITY names no folder with the golden numbers")
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Pass:
     path = tmp_path_factory.mktemp("parity") / "mask_tokenizer_256x2.pth"
     torch.save(state, path)
     del state
-    tokenizer = open_tokenizer(str(path))
+    tokenizer = open_tokenizer(str(path), device=DEVICE)
     path.unlink()  # 900 MB
     assert (tokenizer.config, tokenizer.identity.name) == (SAMTOK_256X2, "mask_tokenizer_256x2")
 
@@ -78,7 +77,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Pass:
         (z,), (codes,) = tokenizer.embed_prepared([prepared])
         (logits,) = tokenizer.decode_logits([image], [golden["codes"]])
     torch.set_num_threads(before)
-    return Pass(seen[0][0].flatten(1).T, z, codes, logits, prepared.boxes, golden)
+    return Pass(seen[0][0].flatten(1).T.cpu(), z, codes, logits, prepared.boxes, golden)
 
 
 def test_the_prompt_boxes_are_the_published_ones(run: Pass) -> None:
