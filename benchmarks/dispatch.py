@@ -10,6 +10,7 @@ its own.
 from __future__ import annotations
 
 import json
+import logging
 import platform
 import resource
 import subprocess
@@ -24,7 +25,7 @@ import ray
 from ray.util import ActorPool
 
 ACTORS = 2
-RESTARTS = {"num_cpus": 1, "max_restarts": 3, "max_task_retries": 3}
+RESTARTS: dict[str, Any] = {"num_cpus": 1, "max_restarts": 3, "max_task_retries": 3}
 
 
 class EmptyUnit:
@@ -44,8 +45,8 @@ def by_data(units: int) -> Iterator[Any]:
     ray.data.DataContext.get_current().enable_progress_bars = False
     rows = ray.data.from_items([{"unit": index} for index in range(units)], override_num_blocks=units)
     strategy = ray.data.ActorPoolStrategy(size=ACTORS, max_tasks_in_flight_per_actor=2)
-    options: dict[str, Any] = dict(RESTARTS)
-    yield from rows.map(EmptyUnit, compute=strategy, **options).iter_rows()
+    unit: Any = EmptyUnit
+    yield from rows.map(unit, compute=strategy, **RESTARTS).iter_rows()
 
 
 def by_actors(units: int) -> Iterator[Any]:
@@ -65,10 +66,13 @@ VARIANTS = {"Ray Data": by_data, "actor pool": by_actors}
 
 def measure(variant: str, units: int) -> dict[str, Any]:
     """Runs one variant in this process."""
-    ray.init(address="local", num_cpus=ACTORS, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    ray.init(
+        address="local", num_cpus=ACTORS, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False
+    )
     start = time.perf_counter()
     first, done = 0.0, 0
-    for done, _ in enumerate(VARIANTS[variant](units), start=1):
+    for _ in VARIANTS[variant](units):
+        done += 1
         first = first or time.perf_counter() - start
     last = time.perf_counter() - start
     ray.shutdown()

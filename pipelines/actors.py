@@ -16,7 +16,7 @@ import socket
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import ray
 from ray.exceptions import RayActorError, RayTaskError
@@ -51,7 +51,7 @@ class TokenizerOrder:
 
     spec: str
     sha256: str
-    precision: str
+    precision: Literal["fp32", "bf16"]
     device: str
 
 
@@ -128,6 +128,19 @@ def start_cluster(address: str | None, actors: int | None = None) -> None:
         ) from error
 
 
+@contextlib.contextmanager
+def cluster(address: str | None, actors: int | None) -> Iterator[None]:
+    """``start_cluster``, and the end of a cluster that was started here; Ray's notices are shortened meanwhile."""
+    is_ours = not ray.is_initialized()
+    with contextlib.redirect_stdout(_RayNotices()):
+        start_cluster(address, actors)
+        try:
+            yield
+        finally:
+            if is_ours:
+                ray.shutdown()
+
+
 def _knock(address: str) -> None:
     """Fails where nothing listens at ``host:port``: Ray would end the whole process without an exception."""
     host, colon, port = address.rpartition(":")
@@ -202,22 +215,15 @@ def _death(error: RayActorError) -> SetupError:
     )
 
 
-@contextlib.contextmanager
-def short_notices() -> Iterator[None]:
-    """Shortens what Ray itself prints when a process dies: a paragraph each time, to the standard output."""
-    with contextlib.redirect_stdout(_RayNotices()):
-        yield
-
-
 class _RayNotices(io.TextIOBase):
-    """Takes Ray's own notices, which it prints to the standard output, and keeps the first sentence of each."""
+    """Takes Ray's own notices, a paragraph each on the standard output, and logs the first sentence of each once."""
 
     def __init__(self) -> None:
         self._seen: set[str] = set()
 
     def write(self, text: str) -> int:
         first = _COLOUR.sub("", text).strip().removeprefix("(raylet) ").partition(". ")[0]
-        if first and first not in self._seen:
+        if first and first not in self._seen and "ray.kill" not in text:  # that one is run_jobs' own doing
             self._seen.add(first)
             logger.warning("Ray: %s", first[:200])
         return len(text)

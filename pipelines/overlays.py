@@ -12,15 +12,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from pipelines.units import Tokenizer
+from pipelines.units import Tokenizer, intersection_over_union
 from samtok_data import masks
 from samtok_data.errors import SetupError
 from samtok_data.masks import Mask
 from samtok_data.outputs import HIDDEN
 from samtok_data.samples import Sample
+from samtok_data.scenes import WHOLE_IMAGE
 from samtok_data.shards import read_shard
 from samtok_data.storage import Folder
 
@@ -46,7 +46,7 @@ class DecodedSample:
 
 
 def decode_samples(samples: Sequence[Sample], tokenizer: Tokenizer, images_root: str | None) -> Iterator[DecodedSample]:
-    """Decodes the words of samples, one sample after the other.
+    """Decodes the words of samples; neighbours that show the same image cost one backbone pass.
 
     Args:
         samples: of a shard; only masks of the whole image are drawn.
@@ -56,17 +56,18 @@ def decode_samples(samples: Sequence[Sample], tokenizer: Tokenizer, images_root:
     Raises:
         SetupError: the shard has no images and ``images_root`` was not given.
     """
-    for sample in samples:
-        picture = _picture(sample, images_root)
-        found = [mask for mask in sample.record["masks"] if mask["view"] == "image"]
-        codes: NDArray[np.int64] = np.array([tokenizer.vocabulary.parse(mask["word"]) for mask in found], np.int64)
-        codes = codes.reshape(len(found), tokenizer.vocabulary.depth)
-        decoded_NHW = tokenizer.decode([picture], [codes])[0]
-        sources = [masks.decode(masks.read_segmentation(mask["rle"], *mask["rle"]["size"])) for mask in found]
-        pairs = zip(sources, decoded_NHW, strict=True)
-        ious = tuple(float((one & other).sum() / (one | other).sum()) for one, other in pairs)
-        overlay = _side_by_side(picture, sources, list(decoded_NHW), _caption(sample, ious))
-        yield DecodedSample(sample.key, overlay, ious)
+    for _, group in itertools.groupby(samples, key=lambda sample: sample.record["image"][0]):
+        neighbours = list(group)
+        picture = _picture(neighbours[0], images_root)
+        found = [[mask for mask in sample.record["masks"] if mask["view"] == WHOLE_IMAGE] for sample in neighbours]
+        words = [mask["word"] for masks_of in found for mask in masks_of]
+        codes_ND = np.array([tokenizer.vocabulary.parse(word) for word in words], np.int64)
+        decoded = iter(tokenizer.decode([picture], [codes_ND.reshape(len(words), tokenizer.vocabulary.depth)])[0])
+        for sample, masks_of in zip(neighbours, found, strict=True):
+            sources = [masks.decode(masks.read_segmentation(mask["rle"], *mask["rle"]["size"])) for mask in masks_of]
+            results = list(itertools.islice(decoded, len(sources)))
+            ious = tuple(intersection_over_union(*pair) for pair in zip(sources, results, strict=True))
+            yield DecodedSample(sample.key, _side_by_side(picture, sources, results, _caption(sample, ious)), ious)
 
 
 def _picture(sample: Sample, images_root: str | None) -> Image.Image:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from converters.source import Plan
-from pipelines.actors import Job, TokenizerOrder, cluster_layout, run_jobs, short_notices, start_cluster
+from pipelines.actors import Job, TokenizerOrder, cluster, cluster_layout, run_jobs
 from pipelines.config import RunConfig
 from pipelines.prepare import SplitRun, converter_of, device_of, plan_of, split_runs
 from pipelines.progress import Progress
@@ -129,15 +129,15 @@ def _make_missing(
     progress = Progress(len(missing), sum(unit.records for unit in missing), done=num_done)
     if not missing:
         return progress
-    start_cluster(config.address, config.actors)
-    actors, num_gpus = cluster_layout(config.actors, config.num_gpus_per_actor)
     jobs: Iterator[Job] = (Job(unit.split, unit.index, plan.payload(unit)) for unit in missing)
-    results = run_jobs(jobs, order, settings, actors=min(actors, len(missing)), num_gpus=num_gpus)
-    with progress, short_notices(), contextlib.closing(results):
-        for split, entry in results:
-            finished[split][entry.index] = entry
-            progress.add(entry)
-            budget.add(entry)
+    with progress, cluster(config.address, config.actors):
+        actors, num_gpus = cluster_layout(config.actors, config.num_gpus_per_actor)
+        results = run_jobs(jobs, order, settings, actors=min(actors, len(missing)), num_gpus=num_gpus)
+        with contextlib.closing(results):
+            for split, entry in results:
+                finished[split][entry.index] = entry
+                progress.add(entry)
+                budget.add(entry)
     return progress
 
 

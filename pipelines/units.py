@@ -176,15 +176,15 @@ def _tokenize(
     results: list[dict[MaskRef, TokenizedMask]] = [{} for _ in batch]
     for (number, _, pairs), rles_of, codes_of, masks_of in zip(jobs, rles, codes, decoded, strict=True):
         for place, (pair, rle) in enumerate(zip(pairs, rles_of, strict=True)):
-            iou = None if masks_of is None else _iou(masks.decode(rle), masks_of[place])
+            iou = None if masks_of is None else round(intersection_over_union(masks.decode(rle), masks_of[place]), 4)
             results[number][pair] = TokenizedMask(tuple(int(code) for code in codes_of[place]), rle, iou)
     return results
 
 
-def _iou(mask_HW: Mask, other_HW: Mask) -> float:
-    """Intersection over union, rounded so that the shard's bytes do not carry noise of the last digits."""
+def intersection_over_union(mask_HW: Mask, other_HW: Mask) -> float:
+    """IoU of two masks of one size, at least one of them not empty."""
     united = np.logical_or(mask_HW, other_HW).sum()
-    return round(float(np.logical_and(mask_HW, other_HW).sum() / united), 4)
+    return float(np.logical_and(mask_HW, other_HW).sum() / united)
 
 
 def _sample(

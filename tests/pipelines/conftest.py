@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -30,7 +32,7 @@ def bundled() -> Path:
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[None]:
     """A Ray cluster with room for four actors, whatever the machine."""
-    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     yield
     ray.shutdown()
 
@@ -46,6 +48,15 @@ def config_of(bundled: Path, out: Path, **changes: Any) -> RunConfig:
         "actors": 2,
     }
     return RunConfig(**{**usual, **changes})
+
+
+def digests(out: Path) -> dict[str, str]:
+    """sha256 of every file of a run, bookkeeping included, except what holds times."""
+    return {
+        str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(out.rglob("*"))
+        if path.is_file() and path.name != "summary.json"
+    }
 
 
 @pytest.fixture(scope="session")

@@ -158,7 +158,7 @@ def test_broken_sources_stop_before_the_first_shard(
 
 
 class Exploit:
-    def __reduce__(self) -> tuple[object, tuple[str]]:
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
         return Path.touch, (Path("exploited"),)
 
 
@@ -186,17 +186,12 @@ def codebooks(size: int) -> dict[str, torch.Tensor]:
     }
 
 
-class Hostile:
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return Path.touch, (Path("exploited"),)
-
-
 @pytest.mark.parametrize(
     ("write", "words"),
     [
         (missing_keys, "image_encoder.neck.convs.3.conv.bias, model"),
         (lambda path: torch.save(codebooks(512), path), "512"),
-        (lambda path: path.write_bytes(pickle.dumps(Hostile())), ""),
+        (lambda path: path.write_bytes(pickle.dumps(Exploit())), ""),
         (lambda path: path.write_bytes(b"no weights at all"), ""),
         (lambda path: None, ""),
     ],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import signal
 import subprocess
@@ -22,16 +21,7 @@ from pipelines.run import Summary, tokenize
 from pipelines.verify import find_outputs, verify
 from samtok_data.errors import SetupError
 from samtok_data.storage import Folder
-from tests.pipelines.conftest import config_of
-
-
-def digests(out: Path) -> dict[str, str]:
-    """sha256 of every file of a run, bookkeeping included, except what holds times."""
-    return {
-        str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(out.rglob("*"))
-        if path.is_file() and path.name != "summary.json"
-    }
+from tests.pipelines.conftest import config_of, digests
 
 
 def test_a_run_is_complete_and_sound(reference: tuple[Path, Summary]) -> None:

@@ -148,6 +148,7 @@ def _rle(counts: Any, size: Any = (4, 5)) -> dict[str, Any]:
         (_rle("53p"), "mask-invalid", _CUT),
         (_rle("5P"), "mask-invalid", _CUT),  # "P" says that more bits follow
         (_rle("P" * 100_000), "mask-invalid", _CUT),
+        (_rle("o" * 5000 + "1"), "mask-invalid", _CUT),  # one number of 7,500 digits
         (_rle([20]), "mask-empty", _POINT),
         (_rle([20, 0]), "mask-empty", _POINT),
         (_rle([0, 0, 20]), "mask-empty", _POINT),
