@@ -116,27 +116,21 @@ def test_what_others_write_and_remove_is_seen_at_once(folder: Folder) -> None:
     """A worker writes to the folder that the driver has listed before: no listing may be remembered."""
     folder.write("a", b"1")
     assert (folder.sizes(), folder.exists("b"), sorted(folder.walk())) == ({"a": 1}, False, ["a"])
-    with _client(folder) as others:
-        others.pipe_file(folder.at("b"), b"12")
-        assert (folder.sizes(), folder.exists("b"), sorted(folder.walk())) == ({"a": 1, "b": 2}, True, ["a", "b"])
-        others.pipe_file(folder.at("b"), b"123")
-        assert (folder.size("b"), folder.sizes()["b"], folder.read_all("b")) == (3, 3, [b"123"])
-        others.rm_file(folder.at("b"))
-        assert (folder.sizes(), folder.exists("b"), sorted(folder.walk())) == ({"a": 1}, False, ["a"])
+    protocol = folder.fs.protocol if isinstance(folder.fs.protocol, str) else folder.fs.protocol[0]
+    others: Any = fsspec.filesystem(protocol, skip_instance_cache=True)
+    others.pipe_file(folder.at("b"), b"12")
+    assert (folder.sizes(), folder.exists("b"), sorted(folder.walk())) == ({"a": 1, "b": 2}, True, ["a", "b"])
+    others.pipe_file(folder.at("b"), b"123")
+    assert (folder.size("b"), folder.sizes()["b"], folder.read_all("b")) == (3, 3, [b"123"])
+    others.rm_file(folder.at("b"))
+    assert (folder.sizes(), folder.exists("b"), sorted(folder.walk())) == ({"a": 1}, False, ["a"])
 
 
-class _client:
-    """Another client of the same file system, with a memory of its own."""
-
-    def __init__(self, folder: Folder) -> None:
-        protocol = folder.fs.protocol if isinstance(folder.fs.protocol, str) else folder.fs.protocol[0]
-        self.fs: Any = fsspec.filesystem(protocol, skip_instance_cache=True)
-
-    def __enter__(self) -> Any:
-        return self.fs
-
-    def __exit__(self, *_error: object) -> None:
-        pass
+def test_a_file_that_goes_while_all_are_read_is_an_error(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.write("a", b"1")
+    monkeypatch.setattr(folder, "names", lambda _suffix: ["a", "gone"])
+    with pytest.raises(FileNotFoundError):
+        folder.read_all("")
 
 
 @pytest.mark.parametrize("name", OUTSIDE)

@@ -177,6 +177,7 @@ def test_another_vocabulary_reads_the_same_text_in_its_own_way() -> None:
         (spelt("x 0011 0347 E y"), f"x{WORD}y"),
         (spelt("x 0011 0347 y"), f"x{WORD}y"),
         (spelt("x S 11 _ 347 E y"), f"x{WORD}y"),
+        (spelt("x S 0011 0347 text E y"), f"x{WORD}text{END}y"),
         (spelt("x S 0011 E y"), "xy"),
         (spelt("x S 0347 y"), "xy"),
         (spelt("x 0512 0011 y"), "xy"),
