@@ -127,7 +127,11 @@ class Folder:
     def read_all(self, suffix: str) -> list[bytes]:
         """All bytes of the files directly in this folder that end in ``suffix``, by name; read at once."""
         paths = [self.at(name) for name in self.names(suffix)]
-        return self.fs.cat_ranges(paths, None, None, on_error="raise")  # cat() would read [ and * as patterns
+        contents = self.fs.cat_ranges(paths, None, None, on_error="return")  # cat() would read [ and * as patterns
+        for content in contents:
+            if isinstance(content, Exception):  # older fsspec returns errors whatever it is told
+                raise content
+        return contents
 
     @_raising_os_errors
     def walk(self) -> Iterator[str]:
