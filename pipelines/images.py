@@ -1,18 +1,21 @@
-"""Source images: read, checked and decoded on CPU threads, ahead of the tokenizer."""
+"""Source images, read and checked; and work on CPU threads, ahead of the tokenizer."""
 
 from __future__ import annotations
 
 import io
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 from PIL import Image, UnidentifiedImageError
 
 from samtok_data.errors import RecordError
-from samtok_data.scenes import Scene
 from samtok_data.storage import Folder
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 _FORMATS = {"jpg": "JPEG", "jpeg": "JPEG", "png": "PNG"}
 
@@ -57,24 +60,13 @@ def load_image(folder: Folder, name: str, height: int, width: int) -> LoadedImag
     return LoadedImage(data, "png" if kind == "PNG" else "jpg", picture)
 
 
-def load_ahead(
-    folder: Folder, scenes: Iterable[Scene], *, threads: int, ahead: int
-) -> Iterator[tuple[Scene, LoadedImage | RecordError]]:
-    """Scenes with their images, in order; at most ``ahead`` images are decoded before they are asked for."""
-
-    def load(scene: Scene) -> LoadedImage | RecordError:
-        try:
-            return load_image(folder, scene.image, scene.height, scene.width)
-        except RecordError as error:
-            return error
-
-    waiting: deque[tuple[Scene, Future[LoadedImage | RecordError]]] = deque()
+def ahead(function: Callable[[Item], Result], items: Iterable[Item], *, threads: int, limit: int) -> Iterator[Result]:
+    """Results of a function in the items' order, computed on threads; at most ``limit`` before they are asked for."""
+    waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="images") as pool:
-        for scene in scenes:
-            waiting.append((scene, pool.submit(load, scene)))
-            if len(waiting) > ahead:
-                first, future = waiting.popleft()
-                yield first, future.result()
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > limit:
+                yield waiting.popleft().result()
         while waiting:
-            first, future = waiting.popleft()
-            yield first, future.result()
+            yield waiting.popleft().result()

@@ -10,11 +10,12 @@ import logging
 import posixpath
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from pipelines.units import Tokenizer, intersection_over_union
+from pipelines.units import intersection_over_union
 from samtok_data import masks
 from samtok_data.errors import SetupError
 from samtok_data.masks import Mask
@@ -23,6 +24,9 @@ from samtok_data.samples import Sample
 from samtok_data.scenes import WHOLE_IMAGE
 from samtok_data.shards import read_shard
 from samtok_data.storage import Folder
+
+if TYPE_CHECKING:
+    from tokenizer_model import MaskTokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +49,9 @@ class DecodedSample:
     ious: tuple[float, ...]
 
 
-def decode_samples(samples: Sequence[Sample], tokenizer: Tokenizer, images_root: str | None) -> Iterator[DecodedSample]:
+def decode_samples(
+    samples: Sequence[Sample], tokenizer: MaskTokenizer, images_root: str | None
+) -> Iterator[DecodedSample]:
     """Decodes the words of samples; neighbours that show the same image cost one backbone pass.
 
     Args:

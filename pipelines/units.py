@@ -1,18 +1,23 @@
-"""One unit, from its records to a finished shard. Knows nothing of Ray."""
+"""One unit, from its records to a finished shard. Knows nothing of Ray.
+
+records --Converter.scenes--> Scenes --threads: image, views, prompts--> batches --tokenizer--> samples --> shard
+                rejects <--------+-------------------+
+"""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from functools import partial
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from converters.source import Converter, Payload
-from pipelines.images import LoadedImage, load_ahead
+from pipelines.images import LoadedImage, ahead, load_image
 from samtok_data import masks
 from samtok_data.errors import RecordError
 from samtok_data.masks import RLE, Mask
@@ -23,8 +28,8 @@ from samtok_data.scenes import Dialogue, MaskRef, Scene
 from samtok_data.storage import Folder
 from samtok_data.words import MaskVocabulary
 
-IMAGE_THREADS = 4
-IMAGES_AHEAD = 16
+THREADS = 4
+SCENES_AHEAD = 16
 # Scenes that are tokenised together. A constant: the batch decides the rounding of the last bits, and with
 # it, rarely, a code; so it must not depend on memory, timing or the number of workers.
 SCENES_PER_BATCH = 8
@@ -38,12 +43,18 @@ class Tokenizer(Protocol):
         """The spelling of its words."""
         ...
 
-    def encode(self, images: Sequence[Image.Image], regions: Sequence[Sequence[RLE]]) -> Sequence[NDArray[np.int64]]:
-        """Codes (regions, depth) of every image's regions."""
+    def prepare(self, image: Image.Image, regions: Sequence[RLE]) -> Any:
+        """The part of the work that needs no network; called in threads."""
         ...
 
-    def decode(self, images: Sequence[Image.Image], codes: Sequence[NDArray[np.int64]]) -> Sequence[NDArray[np.bool_]]:
-        """Masks (regions, height, width) of every image's codes."""
+    def encode_prepared(self, prepared: Sequence[Any]) -> Sequence[NDArray[np.int64]]:
+        """Codes (regions, depth) of every prepared image."""
+        ...
+
+    def reconstruct_prepared(
+        self, prepared: Sequence[Any]
+    ) -> tuple[Sequence[NDArray[np.int64]], Sequence[NDArray[np.bool_]]]:
+        """Codes, and the masks (regions, height, width) that they decode to."""
         ...
 
 
@@ -80,13 +91,13 @@ def run_unit(index: int, payload: Payload, settings: UnitSettings, tokenizer: To
     rejects: list[Reject] = []
     num_images = num_masks = 0
     scenes = _set_aside(settings.converter.scenes(payload), rejects)
-    loaded = load_ahead(settings.images_root, scenes, threads=IMAGE_THREADS, ahead=IMAGES_AHEAD)
-    for batch in _batches(_views(loaded, rejects), SCENES_PER_BATCH):
-        tokenized = _tokenize(batch, tokenizer, measure_iou=settings.measure_iou)
-        for prepared, words in zip(batch, tokenized, strict=True):
+    prepare = partial(_prepare, folder=settings.images_root, tokenizer=tokenizer)
+    prepared = _usable(ahead(prepare, scenes, threads=THREADS, limit=SCENES_AHEAD), rejects)
+    for batch in _batches(prepared, SCENES_PER_BATCH):
+        for scene, tokenized in zip(batch, _tokenize(batch, tokenizer, settings.measure_iou), strict=True):
             num_images += 1
-            num_masks += len(words)
-            samples += (_sample(prepared, dialogue, words, settings, tokenizer) for dialogue in prepared.dialogues)
+            num_masks += len(tokenized)
+            samples += _samples(scene, tokenized, settings, tokenizer.vocabulary)
     return settings.output.commit(
         index,
         samples=with_masks_first(samples),
@@ -99,14 +110,24 @@ def run_unit(index: int, payload: Payload, settings: UnitSettings, tokenizer: To
 
 
 @dataclass(frozen=True, slots=True)
+class _ViewJob:
+    """What the tokenizer does for one view: the prepared picture, and the pairs in the order of its masks."""
+
+    pairs: tuple[MaskRef, ...]
+    rles: tuple[RLE, ...]
+    prepared: Any
+
+
+@dataclass(frozen=True, slots=True)
 class _Prepared:
-    """A scene whose image is decoded and whose views are cut."""
+    """A scene up to the network: its sound dialogues, its pictures, and the rejects on the way."""
 
     scene: Scene
     dialogues: tuple[Dialogue, ...]
     image: LoadedImage
-    pictures: dict[str, Image.Image]
-    pairs: dict[MaskRef, RLE]
+    pictures: Mapping[str, Image.Image]
+    jobs: tuple[_ViewJob, ...]
+    rejects: tuple[Reject, ...]
 
 
 def _set_aside(found: Iterable[Scene | Reject], rejects: list[Reject]) -> Iterator[Scene]:
@@ -117,31 +138,45 @@ def _set_aside(found: Iterable[Scene | Reject], rejects: list[Reject]) -> Iterat
             yield one
 
 
-def _views(loaded: Iterable[tuple[Scene, LoadedImage | RecordError]], rejects: list[Reject]) -> Iterator[_Prepared]:
-    for scene, image in loaded:
-        if isinstance(image, RecordError):
-            rejects += (_reject(image, scene, dialogue) for dialogue in scene.dialogues)
-            continue
-        views = {view.id: view for view in scene.views}
-        regions = {region.id: region.rle for region in scene.regions}
-        pairs: dict[MaskRef, RLE] = {}
-        broken: dict[MaskRef, RecordError] = {}
-        for pair in scene.pairs:
-            try:
-                pairs[pair] = views[pair.view].of_mask(regions[pair.region])
-            except RecordError as error:
-                broken[pair] = error
-        whole = []
-        for dialogue in scene.dialogues:
-            faults = [broken[ref] for ref in dialogue.refs if ref in broken]
-            if faults:
-                rejects.append(_reject(faults[0], scene, dialogue))
-            else:
-                whole.append(dialogue)
-        if whole:
-            used = {ref: rle for ref, rle in pairs.items() if any(ref in dialogue.refs for dialogue in whole)}
-            pictures = {view.id: view.of_image(image.picture) for view in scene.views}
-            yield _Prepared(scene, tuple(whole), image, pictures, used)
+def _prepare(scene: Scene, *, folder: Folder, tokenizer: Tokenizer) -> _Prepared | list[Reject]:
+    """Reads the image, cuts views and masks. Runs in a thread; only rejects where the image cannot be used."""
+    try:
+        image = load_image(folder, scene.image, scene.height, scene.width)
+    except RecordError as error:
+        return [_reject(error, scene, dialogue) for dialogue in scene.dialogues]
+    views = {view.id: view for view in scene.views}
+    regions = {region.id: region.rle for region in scene.regions}
+    cut: dict[MaskRef, RLE] = {}
+    broken: dict[MaskRef, RecordError] = {}
+    for pair in scene.pairs:
+        try:
+            cut[pair] = views[pair.view].of_mask(regions[pair.region])
+        except RecordError as error:
+            broken[pair] = error
+    faults = {dialogue.key: [broken[ref] for ref in dialogue.refs if ref in broken] for dialogue in scene.dialogues}
+    sound = tuple(dialogue for dialogue in scene.dialogues if not faults[dialogue.key])
+    used = dict.fromkeys(ref for dialogue in sound for ref in dialogue.refs)
+    pictures = {view.id: view.of_image(image.picture) for view in scene.views}
+    jobs = []
+    for view, picture in pictures.items():
+        pairs = tuple(pair for pair in used if pair.view == view)
+        rles = tuple(cut[pair] for pair in pairs)
+        if pairs:  # a view without masks costs no backbone pass
+            jobs.append(_ViewJob(pairs, rles, tokenizer.prepare(picture, rles)))
+    rejects = tuple(
+        _reject(faults[dialogue.key][0], scene, dialogue) for dialogue in scene.dialogues if faults[dialogue.key]
+    )
+    return _Prepared(scene, sound, image, pictures, tuple(jobs), rejects)
+
+
+def _usable(found: Iterable[_Prepared | list[Reject]], rejects: list[Reject]) -> Iterator[_Prepared]:
+    for one in found:
+        if isinstance(one, list):
+            rejects += one
+        else:
+            rejects += one.rejects
+            if one.dialogues:
+                yield one
 
 
 def _reject(error: RecordError, scene: Scene, dialogue: Dialogue) -> Reject:
@@ -160,24 +195,28 @@ def _batches(items: Iterable[_Prepared], size: int) -> Iterator[list[_Prepared]]
 
 
 def _tokenize(
-    batch: Sequence[_Prepared], tokenizer: Tokenizer, *, measure_iou: bool
+    batch: Sequence[_Prepared], tokenizer: Tokenizer, measure_iou: bool
 ) -> list[dict[MaskRef, TokenizedMask]]:
-    """Every (view, region) of some scenes, each once; a view without regions costs no backbone pass."""
-    jobs = [
-        (number, picture, [pair for pair in prepared.pairs if pair.view == view])
-        for number, prepared in enumerate(batch)
-        for view, picture in prepared.pictures.items()
-    ]
-    jobs = [job for job in jobs if job[2]]
-    pictures = [picture for _, picture, _ in jobs]
-    rles = [[batch[number].pairs[pair] for pair in pairs] for number, _, pairs in jobs]
-    codes = tokenizer.encode(pictures, rles)
-    decoded = tokenizer.decode(pictures, codes) if measure_iou else [None] * len(jobs)
-    results: list[dict[MaskRef, TokenizedMask]] = [{} for _ in batch]
-    for (number, _, pairs), rles_of, codes_of, masks_of in zip(jobs, rles, codes, decoded, strict=True):
-        for place, (pair, rle) in enumerate(zip(pairs, rles_of, strict=True)):
-            iou = None if masks_of is None else round(intersection_over_union(masks.decode(rle), masks_of[place]), 4)
-            results[number][pair] = TokenizedMask(tuple(int(code) for code in codes_of[place]), rle, iou)
+    """Every (view, region) of some scenes, each once."""
+    jobs = [job for scene in batch for job in scene.jobs]
+    prepared = [job.prepared for job in jobs]
+    codes, decoded = (
+        tokenizer.reconstruct_prepared(prepared) if measure_iou else (tokenizer.encode_prepared(prepared), None)
+    )
+    results: list[dict[MaskRef, TokenizedMask]] = []
+    place = 0
+    for scene in batch:
+        results.append({})
+        for job in scene.jobs:
+            for row, (pair, rle) in enumerate(zip(job.pairs, job.rles, strict=True)):
+                # Rounded, so that the shard's bytes do not carry noise of the last digits.
+                iou = (
+                    None
+                    if decoded is None
+                    else round(intersection_over_union(masks.decode(rle), decoded[place][row]), 4)
+                )
+                results[-1][pair] = TokenizedMask(tuple(int(code) for code in codes[place][row]), rle, iou)
+            place += 1
     return results
 
 
@@ -187,22 +226,24 @@ def intersection_over_union(mask_HW: Mask, other_HW: Mask) -> float:
     return float(np.logical_and(mask_HW, other_HW).sum() / united)
 
 
-def _sample(
+def _samples(
     prepared: _Prepared,
-    dialogue: Dialogue,
-    words: Mapping[MaskRef, TokenizedMask],
+    tokenized: Mapping[MaskRef, TokenizedMask],
     settings: UnitSettings,
-    tokenizer: Tokenizer,
-) -> Sample:
-    return build_sample(
-        prepared.scene,
-        dialogue,
-        dataset=settings.output.dataset,
-        split=settings.output.split,
-        tokenized=words,
-        vocabulary=tokenizer.vocabulary,
-        images=_members(prepared, dialogue) if settings.images == "embed" else {},
-    )
+    vocabulary: MaskVocabulary,
+) -> list[Sample]:
+    return [
+        build_sample(
+            prepared.scene,
+            dialogue,
+            dataset=settings.output.dataset,
+            split=settings.output.split,
+            tokenized=tokenized,
+            vocabulary=vocabulary,
+            images=_members(prepared, dialogue) if settings.images == "embed" else {},
+        )
+        for dialogue in prepared.dialogues
+    ]
 
 
 def _members(prepared: _Prepared, dialogue: Dialogue) -> dict[str, bytes]:

@@ -101,9 +101,7 @@ def make_sentences(raws, first_id):
     sentences = []
     for offset, raw in enumerate(raws):
         sent = clean_sentence(raw)
-        sentences.append(
-            {"tokens": sent.split(), "raw": raw, "sent_id": first_id + offset, "sent": sent}
-        )
+        sentences.append({"tokens": sent.split(), "raw": raw, "sent_id": first_id + offset, "sent": sent})
     return sentences
 
 

@@ -74,16 +74,17 @@ class FakeTokenizer:
     def __init__(self) -> None:
         self.num_images = self.num_masks = 0
 
-    def encode(self, images: Sequence[Image.Image], regions: Sequence[Sequence[RLE]]) -> list[NDArray[np.int64]]:
-        self.num_images += len(images)
-        self.num_masks += sum(len(rles) for rles in regions)
-        return [np.array([self._codes(rle) for rle in rles], np.int64).reshape(-1, 2) for rles in regions]
+    def prepare(self, image: Image.Image, regions: Sequence[RLE]) -> tuple[Image.Image, Sequence[RLE]]:
+        return image, regions
 
-    def decode(self, images: Sequence[Image.Image], codes: Sequence[NDArray[np.int64]]) -> list[NDArray[np.bool_]]:
-        return [
-            np.zeros((len(codes_of), image.height, image.width), np.bool_)
-            for image, codes_of in zip(images, codes, strict=True)
-        ]
+    def encode_prepared(self, prepared: Sequence[Any]) -> list[NDArray[np.int64]]:
+        self.num_images += len(prepared)
+        self.num_masks += sum(len(rles) for _, rles in prepared)
+        return [np.array([self._codes(rle) for rle in rles], np.int64).reshape(-1, 2) for _, rles in prepared]
+
+    def reconstruct_prepared(self, prepared: Sequence[Any]) -> tuple[list[NDArray[np.int64]], list[NDArray[np.bool_]]]:
+        decoded = [np.zeros((len(rles), image.height, image.width), np.bool_) for image, rles in prepared]
+        return self.encode_prepared(prepared), decoded
 
     @staticmethod
     def _codes(rle: RLE) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from converters.registry import open_converter
 from converters.source import Converter, Payload
-from pipelines.images import load_ahead
+from pipelines.images import ahead
 from pipelines.units import UnitSettings, run_unit, with_masks_first
 from samtok_data import masks
 from samtok_data.dialogues import IMAGE_MARK
@@ -257,18 +257,17 @@ def test_the_first_sample_of_a_shard_has_a_mask() -> None:
     assert [sample.key for sample in with_masks_first(samples[:2])] == ["0", "1"]
 
 
-def test_images_come_in_order_and_only_some_ahead(tmp_path: Path) -> None:
-    Image.new("RGB", (60, 40)).save(tmp_path / "a.jpg")
+def test_results_come_in_order_and_only_some_ahead() -> None:
     drawn: list[int] = []
 
-    def scenes() -> Iterator[Scene]:
+    def items() -> Iterator[int]:
         for number in range(20):
             drawn.append(number)
-            yield Scene(str(number), "a.jpg", 40, 60, (), ())
+            yield number
 
     taken = 0
-    for taken, (scene, _) in enumerate(load_ahead(Folder(tmp_path), scenes(), threads=2, ahead=3), start=1):
-        assert scene.id == str(taken - 1)
+    for taken, result in enumerate(ahead(lambda number: -number, items(), threads=2, limit=3), start=1):
+        assert result == 1 - taken
         assert len(drawn) <= taken + 3
     assert taken == 20
 
