@@ -15,7 +15,6 @@ import re
 import socket
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import ray
@@ -75,10 +74,16 @@ class UnitActor:
 
     def __init__(self, order: TokenizerOrder, settings: dict[str, UnitSettings]) -> None:
         self.order, self.settings = order, settings
+        self._tokenizer: MaskTokenizer | None = None
 
-    @cached_property
+    @property
     def tokenizer(self) -> MaskTokenizer:
         """Opened with the first unit: Ray hands an error of a method to the driver whole, one of __init__ as text."""
+        if self._tokenizer is None:
+            self._tokenizer = self._open()
+        return self._tokenizer
+
+    def _open(self) -> MaskTokenizer:
         import torch
 
         from tokenizer_model import open_tokenizer
