@@ -13,7 +13,7 @@ READY := $(VENV)/.ready
 TORCH_PAIR := $(shell grep '^torch' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-gpu lint fmt types check shards golden bench-plan bench-dispatch clean
+.PHONY: help setup demo shards test test-slow test-gpu lint fmt check golden bench clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -60,6 +60,13 @@ fmt: $(READY) ## format the code and mend what ruff can
 	$(BIN)/ruff format .
 
 check: lint test ## what CI runs
+
+golden: $(READY) ## write the golden numbers of the small tokenizer again, after a change that is meant
+	$(BIN)/python tests/tokenizer_model/small_golden.py
+
+bench: $(READY) ## planning at full size, and Ray Data against the actor pool; figures to benchmarks/results
+	$(BIN)/python -m benchmarks.plan --out benchmarks/results/plan.json
+	$(BIN)/python -m benchmarks.dispatch --out benchmarks/results/dispatch.json
 
 clean: ## remove the demo's output and caches, keep .venv
 	rm -rf demo-out .pytest_cache .ruff_cache .hypothesis build dist
