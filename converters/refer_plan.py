@@ -98,7 +98,8 @@ class ReferPlan:
         found = _splits_of(refs, label)
         chosen = _choose(splits, list(found), label)
         self._expectations = _expectations(found, chosen, expected)
-        groups, self._duplicates = _group(refs, chosen, next(iter(found)))
+        groups = _group(refs, chosen, next(iter(found)))
+        self._duplicates = _duplicates(refs)
         self._index(groups, refs, instances, label)
         self._cuts = {
             (cut.unit.split, cut.unit.index): cut
@@ -245,19 +246,12 @@ def _expectations(
     ]
 
 
-def _group(
-    refs: list[Any], chosen: Sequence[str], first_split: str
-) -> tuple[dict[str, list[_Group]], dict[int, list[int]]]:
-    """The refs of the chosen splits by image, and the sentences whose key an earlier one has.
+def _group(refs: list[Any], chosen: Sequence[str], first_split: str) -> dict[str, list[_Group]]:
+    """The refs of the chosen splits by image, split by split.
 
     A ref that names no split is listed with the file's first split, a ref that names no image by itself.
-
-    Returns:
-        Groups a split; indices of the duplicate sentences by the ref's position in the file.
     """
     groups: dict[str, dict[Any, _Group]] = {split: {} for split in chosen}
-    duplicates: dict[int, list[int]] = {}
-    seen: set[tuple[int, int]] = set()
     for position, ref in enumerate(refs):
         split = split_of(ref) or first_split
         if split not in groups:
@@ -268,16 +262,25 @@ def _group(
         group = groups[split].setdefault(key, _Group(image_id if known else None))
         kept = _slim(ref)
         group.refs.append((position, kept))
-        sentences = sentences_of(kept)
-        group.records += len(sentences)
-        for index, sentence in enumerate(sentences):
-            pair = record_ids(kept, sentence)
-            if pair is None:
-                continue
+        group.records += len(sentences_of(kept))
+    return {split: list(by_image.values()) for split, by_image in groups.items()}
+
+
+def _duplicates(refs: list[Any]) -> dict[int, list[int]]:
+    """Indices of the sentences whose key an earlier one has, by the ref's position in the file.
+
+    Of the whole file: what becomes of a split must not depend on the other splits that were asked for.
+    """
+    duplicates: dict[int, list[int]] = {}
+    seen: set[tuple[int, int]] = set()
+    for position, ref in enumerate(refs):
+        for index, sentence in enumerate(sentences_of(ref)):
+            pair = record_ids(ref, sentence)
             if pair in seen:
                 duplicates.setdefault(position, []).append(index)
-            seen.add(pair)
-    return {split: list(by_image.values()) for split, by_image in groups.items()}, duplicates
+            elif pair is not None:
+                seen.add(pair)
+    return duplicates
 
 
 def record_ids(ref: Any, sentence: Any) -> tuple[int, int] | None:

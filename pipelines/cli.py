@@ -24,6 +24,10 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except SetupError as error:
             raise click.ClickException(str(error)) from error
+        except OSError as error:  # of the environment, not of the program: a disk, a store or a network fails
+            raise click.ClickException(f"{error}. What was finished stays; mend it and run again") from error
+        except ModuleNotFoundError as error:
+            raise click.ClickException(f"{error}: install the extra, pip install 'samtok-data[run]'") from error
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -46,7 +50,8 @@ def datasets(root: str | None, names: tuple[str, ...]) -> None:
 
 def _read_config(ctx: click.Context, _param: click.Parameter, path: str | None) -> None:
     if path is not None:
-        ctx.default_map = {**(ctx.default_map or {}), **read_config(path)}
+        known = [str(parameter.name) for parameter in ctx.command.params if parameter.expose_value]
+        ctx.default_map = {**(ctx.default_map or {}), **read_config(path, known)}
 
 
 @main.command()
@@ -110,7 +115,7 @@ def verify(out: str) -> None:
     from pipelines.verify import find_outputs
     from pipelines.verify import verify as check
 
-    verdicts = [check(output) for output in find_outputs(out)]
+    verdicts = check(find_outputs(out))
     click.echo(verdict_table(verdicts))
     if any(verdict.problems for verdict in verdicts):
         raise click.ClickException(f"{sum(len(verdict.problems) for verdict in verdicts):,} problems")

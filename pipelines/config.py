@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -78,8 +79,12 @@ def _option(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def read_config(path: str) -> dict[str, Any]:
+def read_config(path: str, known: Collection[str]) -> dict[str, Any]:
     """Settings from a YAML file, by the names of the command line's options (``-`` or ``_`` in them).
+
+    Args:
+        path: of the file.
+        known: names of the options.
 
     Raises:
         SetupError: no such file, no YAML mapping, or a name that is no option.
@@ -88,13 +93,14 @@ def read_config(path: str) -> dict[str, Any]:
         settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise SetupError(f"--config {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SetupError(f"--config {path}: no valid YAML: {error}") from error
     if not isinstance(settings, dict):
         raise SetupError(f"--config {path}: expected a mapping of option names to values")
-    known = {entry.name for entry in fields(RunConfig)}
     named = {str(name).replace("-", "_"): value for name, value in settings.items()}
     for name in named:
         if name not in known:
             raise SetupError(f"--config {path}: {name!r} is no option; known are {', '.join(sorted(known))}")
+    if isinstance(named.get("split"), str):
+        named["split"] = [named["split"]]
     return named

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -11,13 +12,15 @@ from typing import TypeVar
 
 from PIL import Image, UnidentifiedImageError
 
-from samtok_data.errors import RecordError
+from samtok_data.errors import RecordError, SetupError
 from samtok_data.storage import Folder
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _FORMATS = {"jpg": "JPEG", "jpeg": "JPEG", "png": "PNG"}
+# What the file system says of a name that no file can have.
+_NO_SUCH_NAME = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,24 +43,43 @@ def load_image(folder: Folder, name: str, height: int, width: int) -> LoadedImag
 
     Raises:
         RecordError: ``image-missing``, ``image-unreadable``, ``image-format`` (a PNG named .jpg) or ``image-size``.
+        SetupError: the file system itself fails.
     """
     try:
         data = folder.read(name)
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise RecordError("image-missing", f"{name}: no such image under {folder}") from error
-    try:
-        with Image.open(io.BytesIO(data)) as opened:
-            kind = opened.format
-            picture = opened.convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise RecordError("image-unreadable", f"{name}: cannot be decoded: {error}") from error
-    ending = name.rpartition(".")[2].lower()
-    if kind != _FORMATS.get(ending):
-        raise RecordError("image-format", f"{name}: expected what the ending says, got a {kind}; rename or convert it")
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) or error.errno in _NO_SUCH_NAME:
+            raise RecordError("image-missing", f"{name}: no such image under {folder}") from error
+        raise SetupError(
+            f"{folder}/{name} cannot be read: {error.strerror or error}. What was finished stays; "
+            "mend the access and run again to resume"
+        ) from error
+    picture, kind = _decode(data, name)
     if picture.size != (width, height):
         got = f"{picture.width}x{picture.height}"
         raise RecordError("image-size", f"{name}: its masks are drawn on {width}x{height}, the image is {got}")
     return LoadedImage(data, "png" if kind == "PNG" else "jpg", picture)
+
+
+def image_bytes(folder: Folder, name: str) -> int | None:
+    """Size of an image file; None where there is none that could be asked."""
+    try:
+        return folder.size(name)
+    except OSError:
+        return None
+
+
+def _decode(data: bytes, name: str) -> tuple[Image.Image, str]:
+    """The picture as RGB, and its format; only the format that the name's ending stands for is decoded."""
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            # A JPEG with further pictures behind it, as many cameras write, is still a JPEG.
+            kind = "JPEG" if opened.format == "MPO" else str(opened.format)
+            if kind == _FORMATS.get(name.rpartition(".")[2].lower()):
+                return opened.convert("RGB"), kind
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise RecordError("image-unreadable", f"{name}: cannot be decoded: {error}") from error
+    raise RecordError("image-format", f"{name}: expected what the ending says, got a {kind}; rename or convert it")
 
 
 def ahead(function: Callable[[Item], Result], items: Iterable[Item], *, threads: int, limit: int) -> Iterator[Result]:

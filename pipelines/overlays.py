@@ -5,7 +5,6 @@ from __future__ import annotations
 import colorsys
 import io
 import itertools
-import json
 import logging
 import posixpath
 from collections.abc import Iterator, Sequence
@@ -15,11 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw
 
-from pipelines.units import intersection_over_union
 from samtok_data import masks
 from samtok_data.errors import SetupError
 from samtok_data.masks import Mask
-from samtok_data.outputs import HIDDEN
+from samtok_data.outputs import SplitOutput
 from samtok_data.samples import Sample
 from samtok_data.scenes import WHOLE_IMAGE
 from samtok_data.shards import read_shard
@@ -72,7 +70,7 @@ def decode_samples(
         for sample, masks_of in zip(neighbours, found, strict=True):
             sources = [masks.decode(masks.read_segmentation(mask["rle"], *mask["rle"]["size"])) for mask in masks_of]
             results = list(itertools.islice(decoded, len(sources)))
-            ious = tuple(intersection_over_union(*pair) for pair in zip(sources, results, strict=True))
+            ious = tuple(masks.intersection_over_union(*pair) for pair in zip(sources, results, strict=True))
             yield DecodedSample(sample.key, _side_by_side(picture, sources, results, _caption(sample, ious)), ious)
 
 
@@ -82,7 +80,11 @@ def _picture(sample: Sample, images_root: str | None) -> Image.Image:
     elif images_root is None:
         raise SetupError("this shard refers to its images by name: give --images-root")
     else:
-        data = Folder(images_root).read(sample.record["image"][0])
+        name = sample.record["image"][0]
+        try:
+            data = Folder(images_root).read(name)
+        except (OSError, ValueError) as error:  # ValueError: a name that would leave the folder
+            raise SetupError(f"--images-root {images_root}: {name} cannot be read: {error}") from error
     with Image.open(io.BytesIO(data)) as opened:
         return opened.convert("RGB")
 
@@ -124,14 +126,14 @@ def decode_shard(
 
     Args:
         shard: path or address of a tar.
-        tokenizer: where that tokenizer is; None: the name in the run's manifest.
+        tokenizer: where that tokenizer is; None: the embedded or the published one, whichever made the shard.
         images_root: see ``decode_samples``.
         limit: only the first so many samples.
 
     Raises:
         SetupError: no such shard, a damaged one, or one whose words another tokenizer made.
     """
-    from tokenizer_model import open_tokenizer
+    from tokenizer_model import EMBEDDED, PUBLISHED, identify_tokenizer, open_tokenizer
 
     folder = Folder(posixpath.dirname(shard) or ".")
     name = posixpath.basename(shard)
@@ -142,19 +144,24 @@ def decode_shard(
     except ValueError as error:
         raise SetupError(f"{shard}: {error}") from error
     made_by = _made_by(folder, shard)
-    model = open_tokenizer(tokenizer or made_by["name"])
-    if model.identity.sha256 != made_by["sha256"]:
+    if tokenizer is None:
+        known = {identify_tokenizer(name).sha256: name for name in (EMBEDDED,)}
+        tokenizer = known.get(made_by, PUBLISHED)
+    model = open_tokenizer(tokenizer)
+    if model.identity.sha256 != made_by:
         raise SetupError(
-            f"{shard} was made by the tokenizer {made_by['name']} (sha256 {made_by['sha256'][:12]}), not by "
-            f"{model.identity.name} ({model.identity.sha256[:12]}): its words mean other masks there; give --tokenizer"
+            f"{shard} was made by the tokenizer with sha256 {made_by[:12]}, not by {model.identity.name} "
+            f"({model.identity.sha256[:12]}): its words mean other masks there; give --tokenizer"
         )
     if model.identity.warning:
         logger.warning("%s", model.identity.warning)
     yield from decode_samples(samples, model, images_root)
 
 
-def _made_by(folder: Folder, shard: str) -> dict[str, str]:
-    run = f"{HIDDEN}/run.json"
-    if not folder.exists(run):
-        raise SetupError(f"{shard}: no {run} beside it says which tokenizer made its words")
-    return json.loads(folder.read(run))["fingerprint"]["tokenizer"]
+def _made_by(folder: Folder, shard: str) -> str:
+    """sha256 of the tokenizer that made a shard's words."""
+    fingerprint = SplitOutput.at(folder).fingerprint()
+    try:
+        return str(fingerprint.parts["tokenizer"]["sha256"]) if fingerprint is not None else ""
+    except (KeyError, TypeError) as error:
+        raise SetupError(f"{shard}: the run file beside it does not say which tokenizer made its words") from error

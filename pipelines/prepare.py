@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from converters.registry import open_converter
 from converters.source import Converter, Plan, Unit
 from pipelines.config import RunConfig
-from samtok_data.errors import SetupError
+from samtok_data import __version__
 from samtok_data.fingerprints import Fingerprint
 from samtok_data.outputs import FORMAT_VERSION, SplitOutput
 from samtok_data.storage import Folder
@@ -48,26 +48,9 @@ def plan_of(config: RunConfig, converter: Converter) -> Plan:
     return converter.plan(splits=config.split, unit_size=config.samples_per_shard, limit=config.limit)
 
 
-def device_of(config: RunConfig) -> str:
-    """``cuda`` or ``cpu``: where the actors will compute.
-
-    Raises:
-        SetupError: the settings ask for bf16 without a GPU, or the cluster does not answer.
-    """
-    if config.num_gpus_per_actor is not None:
-        device = "cuda" if config.num_gpus_per_actor else "cpu"
-    elif config.address is not None:
-        from pipelines.actors import cluster_layout, start_cluster
-
-        start_cluster(config.address)
-        device = "cuda" if cluster_layout(None, None)[1] else "cpu"
-    else:
-        import torch
-
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if config.precision == "bf16" and device == "cpu":
-        raise SetupError("--precision bf16 needs a GPU; leave it away to run in fp32 on CPUs")
-    return device
+def software() -> dict[str, str]:
+    """Versions of what stands behind every byte of a shard, on the machine that asks."""
+    return {"samtok-data": __version__, **{name: version(name) for name in _SOFTWARE}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +85,14 @@ def split_runs(
         "dataset": converter.name,
         "files": dict(plan.files),
         "converter": dict(converter.settings),
-        "tokenizer": {"name": tokenizer.name, "sha256": tokenizer.sha256, "config": tokenizer.config.json},
+        "tokenizer": tokenizer.fingerprint,
         "precision": config.precision,
         "device": device,
         "images": config.images,
         "samples_per_shard": config.samples_per_shard,
         "limit": config.limit,
         "measure_iou": config.measure_iou,
-        "software": {name: version(name) for name in _SOFTWARE},
+        "software": software(),
     }
     return [
         SplitRun(SplitOutput(out, converter.name, split), Fingerprint({**shared, "split": split}), units)

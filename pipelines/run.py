@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
+import os
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
-from converters.source import Plan
-from pipelines.actors import Job, TokenizerOrder, cluster, cluster_layout, run_jobs
+from converters.source import Converter, Plan, Unit
+from pipelines.actors import Job, TokenizerOrder, run_jobs
+from pipelines.cluster import gpu_share, num_actors, ray_session, start_cluster
 from pipelines.config import RunConfig
-from pipelines.prepare import SplitRun, converter_of, device_of, plan_of, split_runs
+from pipelines.prepare import SplitRun, converter_of, plan_of, software, split_runs
 from pipelines.progress import Progress
-from pipelines.units import UnitSettings
-from samtok_data.errors import SetupError
+from pipelines.units import UnitSettings, mended
+from samtok_data.errors import IMAGE_REASONS, SetupError
 from samtok_data.outputs import HIDDEN, Totals, UnitEntry
 from samtok_data.storage import TEMPORARY, Folder
 from tokenizer_model import TokenizerIdentity, identify_tokenizer
@@ -69,76 +70,132 @@ def tokenize(config: RunConfig) -> Summary:
         logger.warning("%s", identity.warning)
     for expectation in plan.expectations:
         logger.log(logging.INFO if expectation.met else logging.WARNING, "%s", expectation.sentence)
-    device = device_of(config)
-    runs = split_runs(config, converter, plan, identity, device)
-    for run in runs:
-        run.output.begin(run.fingerprint, overwrite=config.overwrite)
-    settings = {run.output.split: _settings(run, plan, config, identity) for run in runs}
-    finished = {run.output.split: run.output.finished() for run in runs}
-    order = TokenizerOrder(spec=config.tokenizer, sha256=identity.sha256, precision=config.precision, device=device)
-    progress = _make_missing(config, plan, runs, finished, settings, order)
-    totals = {}
-    for run in runs:
-        entries = finished[run.output.split]
-        totals[run.output.split] = run.output.finish(run.fingerprint, [entries[unit.index] for unit in run.units])
-    summary = Summary(
-        dataset=converter.name,
-        out=str(Folder(config.out) / converter.name),
-        tokenizer={"name": identity.name, "sha256": identity.sha256},
-        splits=totals,
-        counts=[expectation.sentence for expectation in plan.expectations],
-        new_units=progress.num_units,
-        seconds=round(progress.seconds, 3) if progress.num_units else 0.0,
-        images_per_second=round(progress.num_images / progress.seconds, 2),
-        masks_per_second=round(progress.num_masks / progress.seconds, 2),
-    )
-    if progress.num_units:
-        folder = Folder(config.out) / converter.name
-        folder.write(f"{HIDDEN}/summary.json", json.dumps(summary.json, indent=1).encode() + b"\n")
-        folder.remove(TEMPORARY)
-    return summary
+    with ray_session():
+        run = _Run(config, converter, plan, identity, gpu_share(config))
+        progress = run.make_missing()
+    return run.summarise(progress)
 
 
-def _settings(run: SplitRun, plan: Plan, config: RunConfig, identity: TokenizerIdentity) -> UnitSettings:
-    return UnitSettings(
-        converter=converter_of(config),
-        images_root=Folder(plan.images_root),
-        output=run.output,
-        images=config.images,
-        measure_iou=config.measure_iou,
-        tokenizer={"name": identity.name, "sha256": identity.sha256},
-        run=run.fingerprint.digest,
-    )
+class _Run:
+    """One run over all its splits. Whatever can be refused is refused before anything is written or deleted.
 
+    Args:
+        config: the settings.
+        converter: of the dataset.
+        plan: its units.
+        identity: of the tokenizer.
+        share: GPUs of each actor.
+    """
 
-def _make_missing(
-    config: RunConfig,
-    plan: Plan,
-    runs: Sequence[SplitRun],
-    finished: dict[str, dict[int, UnitEntry]],
-    settings: dict[str, UnitSettings],
-    order: TokenizerOrder,
-) -> Progress:
-    """Runs the units that lack an entry and adds their entries to ``finished``."""
-    missing = [unit for run in runs for unit in run.units if unit.index not in finished[run.output.split]]
-    num_done = sum(len(entries) for entries in finished.values())
-    budget = _Budget(config.max_reject_rate, sum(unit.records for run in runs for unit in run.units))
-    for entries in finished.values():
-        for entry in entries.values():
-            budget.add(entry)
-    progress = Progress(len(missing), sum(unit.records for unit in missing), done=num_done)
-    if not missing:
-        return progress
-    jobs: Iterator[Job] = (Job(unit.split, unit.index, plan.payload(unit)) for unit in missing)
-    with progress, cluster(config.address, config.actors):
-        actors, num_gpus = cluster_layout(config.actors, config.num_gpus_per_actor)
-        results = run_jobs(jobs, order, settings, actors=min(actors, len(missing)), num_gpus=num_gpus)
-        with contextlib.closing(results):
-            for split, entry in results:
-                finished[split][entry.index] = entry
+    def __init__(
+        self, config: RunConfig, converter: Converter, plan: Plan, identity: TokenizerIdentity, share: float
+    ) -> None:
+        self.config, self.converter, self.plan, self.identity, self.share = config, converter, plan, identity, share
+        self.device: Literal["cuda", "cpu"] = "cuda" if share else "cpu"
+        self.images_root = Folder(plan.images_root)
+        self.splits = split_runs(config, converter, plan, identity, self.device)
+        self.finished: dict[str, dict[int, UnitEntry]] = {}
+
+    @property
+    def tokenizer(self) -> dict[str, str]:
+        """Which tokenizer it is, for manifests and summary."""
+        return {"name": self.identity.name, "sha256": self.identity.sha256}
+
+    def make_missing(self) -> Progress:
+        """Runs the units that are not finished."""
+        if not self.config.overwrite:
+            for split in self.splits:
+                split.output.check(split.fingerprint)
+            self.finished = {split.output.split: self._kept(split) for split in self.splits}
+        missing = [(split, unit) for split in self.splits for unit in split.units if not self._has(split, unit)]
+        records = sum(unit.records for _, unit in missing)
+        progress = Progress(len(missing), records, done=sum(len(entries) for entries in self.finished.values()))
+        if not missing:
+            return progress
+        start_cluster(self.config)
+        actors = num_actors(self.config, self.share, len(missing))
+        for split in self.splits:
+            split.output.begin(split.fingerprint, overwrite=self.config.overwrite)
+        budget = _Budget(
+            self.config.max_reject_rate, sum(unit.records for split in self.splits for unit in split.units)
+        )
+        for entries in self.finished.values():
+            for entry in entries.values():
+                budget.add(entry)
+        jobs = (Job(unit.split, unit.index, unit.records, self.plan.payload(unit)) for _, unit in missing)
+        settings = {split.output.split: self._settings(split) for split in self.splits}
+        results = run_jobs(jobs, self._order(), settings, actors=actors, num_gpus=self.share)
+        with progress, contextlib.closing(results):
+            for _, entry in results:
                 progress.add(entry)
                 budget.add(entry)
-    return progress
+        return progress
+
+    def summarise(self, progress: Progress) -> Summary:
+        """Writes the manifests over what lies in the output now, and the summary.
+
+        Raises:
+            SetupError: a unit that was made is not there, or the output cannot be written.
+        """
+        totals = {split.output.split: self._finish(split) for split in self.splits}
+        summary = Summary(
+            dataset=self.converter.name,
+            out=str(Folder(self.config.out) / self.converter.name),
+            tokenizer=self.tokenizer,
+            splits=totals,
+            counts=[expectation.sentence for expectation in self.plan.expectations],
+            new_units=progress.num_units,
+            seconds=round(progress.seconds, 3) if progress.num_units else 0.0,
+            images_per_second=round(progress.num_images / progress.seconds, 2),
+            masks_per_second=round(progress.num_masks / progress.seconds, 2),
+        )
+        if progress.num_units:
+            folder = Folder(self.config.out) / self.converter.name
+            folder.write(f"{HIDDEN}/summary.json", json.dumps(summary.json, indent=1).encode() + b"\n")
+            folder.remove(TEMPORARY)
+        return summary
+
+    def _kept(self, split: SplitRun) -> dict[int, UnitEntry]:
+        """Finished units, except those with images that could not be used and have changed since."""
+        return {
+            index: entry
+            for index, entry in split.output.finished(split.fingerprint).items()
+            if not (entry.rejects.keys() & IMAGE_REASONS and mended(split.output.rejects_of(index), self.images_root))
+        }
+
+    def _has(self, split: SplitRun, unit: Unit) -> bool:
+        return unit.index in self.finished.get(split.output.split, {})
+
+    def _finish(self, split: SplitRun) -> Totals:
+        entries = split.output.finished(split.fingerprint)
+        lost = [unit.index for unit in split.units if unit.index not in entries]
+        if lost:
+            raise SetupError(
+                f"{split.output.folder}: {len(lost)} units were made and are not there (the first is {lost[0]}): --out "
+                "must be one storage that the driver and every node reach"
+            )
+        return split.output.finish(split.fingerprint, [entries[unit.index] for unit in split.units])
+
+    def _settings(self, split: SplitRun) -> UnitSettings:
+        return UnitSettings(
+            converter=self.converter,
+            images_root=self.images_root,
+            output=split.output,
+            images=self.config.images,
+            measure_iou=self.config.measure_iou,
+            tokenizer=self.tokenizer,
+            run=split.fingerprint.digest,
+        )
+
+    def _order(self) -> TokenizerOrder:
+        spec = self.config.tokenizer
+        return TokenizerOrder(
+            spec=os.path.abspath(spec) if os.path.exists(spec) else spec,  # actors may work in another folder
+            sha256=self.identity.sha256,
+            precision=self.config.precision,
+            device=self.device,
+            software=software(),
+        )
 
 
 class _Budget:
@@ -162,5 +219,6 @@ class _Budget:
             raise SetupError(
                 f"{self._rejects:,} of {self._records:,} records were rejected ({reasons}), more than "
                 f"--max-reject-rate {self._rate:g} allows. Finished shards are kept; the rejects are listed in "
-                f"the {HIDDEN}/rejects folders of the output. Mend the source, or raise the rate and run again"
+                f"the {HIDDEN}/rejects folders of the output. Mend the images or raise the rate and run again to "
+                "resume; after a change of the annotation files, begin anew with --overwrite"
             )

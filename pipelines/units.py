@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from converters.source import Converter, Payload
-from pipelines.images import LoadedImage, ahead, load_image
+from pipelines.images import LoadedImage, ahead, image_bytes, load_image
 from samtok_data import masks
 from samtok_data.errors import RecordError
-from samtok_data.masks import RLE, Mask
+from samtok_data.masks import RLE
 from samtok_data.outputs import SplitOutput, UnitEntry
 from samtok_data.rejects import Reject
 from samtok_data.samples import Sample, TokenizedMask, build_sample
@@ -81,11 +81,19 @@ class UnitSettings:
     run: str
 
 
-def run_unit(index: int, payload: Payload, settings: UnitSettings, tokenizer: Tokenizer) -> UnitEntry:
+def run_unit(index: int, payload: Payload, settings: UnitSettings, tokenizer: Tokenizer, *, records: int) -> UnitEntry:
     """Tokenises a unit and writes its shard, rejects and manifest entry.
 
+    Args:
+        index: of the unit in its split.
+        payload: its records.
+        settings: of the split.
+        tokenizer: makes the words.
+        records: that the payload holds, by the plan.
+
     Raises:
-        SetupError: the output cannot be written.
+        SetupError: an image cannot be read for another reason than its own, or the output cannot be written.
+        RuntimeError: samples and rejects are not ``records`` together; nothing is written.
     """
     samples: list[Sample] = []
     rejects: list[Reject] = []
@@ -98,6 +106,8 @@ def run_unit(index: int, payload: Payload, settings: UnitSettings, tokenizer: To
             num_images += 1
             num_masks += len(tokenized)
             samples += _samples(scene, tokenized, settings, tokenizer.vocabulary)
+    if len(samples) + len(rejects) != records:
+        raise RuntimeError(f"unit {index}: {len(samples)} samples and {len(rejects)} rejects from {records} records")
     return settings.output.commit(
         index,
         samples=with_masks_first(samples),
@@ -143,7 +153,8 @@ def _prepare(scene: Scene, *, folder: Folder, tokenizer: Tokenizer) -> _Prepared
     try:
         image = load_image(folder, scene.image, scene.height, scene.width)
     except RecordError as error:
-        return [_reject(error, scene, dialogue) for dialogue in scene.dialogues]
+        size = image_bytes(folder, scene.image)
+        return [_reject(error, scene, dialogue, size) for dialogue in scene.dialogues]
     views = {view.id: view for view in scene.views}
     regions = {region.id: region.rle for region in scene.regions}
     cut: dict[MaskRef, RLE] = {}
@@ -164,7 +175,9 @@ def _prepare(scene: Scene, *, folder: Folder, tokenizer: Tokenizer) -> _Prepared
         if pairs:  # a view without masks costs no backbone pass
             jobs.append(_ViewJob(pairs, rles, tokenizer.prepare(picture, rles)))
     rejects = tuple(
-        _reject(faults[dialogue.key][0], scene, dialogue) for dialogue in scene.dialogues if faults[dialogue.key]
+        _reject(faults[dialogue.key][0], scene, dialogue, len(image.data))
+        for dialogue in scene.dialogues
+        if faults[dialogue.key]
     )
     return _Prepared(scene, sound, image, pictures, tuple(jobs), rejects)
 
@@ -179,8 +192,20 @@ def _usable(found: Iterable[_Prepared | list[Reject]], rejects: list[Reject]) ->
                 yield one
 
 
-def _reject(error: RecordError, scene: Scene, dialogue: Dialogue) -> Reject:
-    return Reject.of(error, dialogue.key, {"scene": scene.id, "image": scene.image, "dialogue": dialogue.key})
+def _reject(error: RecordError, scene: Scene, dialogue: Dialogue, size: int | None) -> Reject:
+    """The size of the image file tells a later run whether the image was mended."""
+    record = {"scene": scene.id, "image": scene.image, "bytes": size, "dialogue": dialogue.key}
+    return Reject.of(error, dialogue.key, record)
+
+
+def mended(rejects: Iterable[Reject], images_root: Folder) -> bool:
+    """Whether an image that could not be used has another size by now, or is there at last."""
+    sizes = {
+        reject.record["image"]: reject.record["bytes"]
+        for reject in rejects
+        if isinstance(reject.record, Mapping) and {"image", "bytes"} <= reject.record.keys()
+    }
+    return any(image_bytes(images_root, name) != size for name, size in sizes.items())
 
 
 def _batches(items: Iterable[_Prepared], size: int) -> Iterator[list[_Prepared]]:
@@ -213,17 +238,11 @@ def _tokenize(
                 iou = (
                     None
                     if decoded is None
-                    else round(intersection_over_union(masks.decode(rle), decoded[place][row]), 4)
+                    else round(masks.intersection_over_union(masks.decode(rle), decoded[place][row]), 4)
                 )
                 results[-1][pair] = TokenizedMask(tuple(int(code) for code in codes[place][row]), rle, iou)
             place += 1
     return results
-
-
-def intersection_over_union(mask_HW: Mask, other_HW: Mask) -> float:
-    """IoU of two masks of one size, at least one of them not empty."""
-    united = np.logical_or(mask_HW, other_HW).sum()
-    return float(np.logical_and(mask_HW, other_HW).sum() / united)
 
 
 def _samples(

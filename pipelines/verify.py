@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
 from samtok_data import masks
+from samtok_data.dialogues import IMAGE_MARK
 from samtok_data.errors import RecordError, SetupError
 from samtok_data.masks import RLE
 from samtok_data.outputs import HIDDEN, SplitOutput, Totals, UnitEntry
+from samtok_data.rejects import count
 from samtok_data.samples import Sample, mentioned_words
+from samtok_data.scenes import WHOLE_IMAGE
 from samtok_data.shards import unpack
 from samtok_data.storage import Folder
 from samtok_data.words import MaskVocabulary
@@ -39,46 +42,53 @@ def find_outputs(out: str) -> list[SplitOutput]:
     """Every split below an output folder: ``OUT``, ``OUT/<dataset>`` or ``OUT/<dataset>/<split>`` may be given.
 
     Raises:
-        SetupError: there is none.
+        SetupError: there is none, or the folder cannot be read.
     """
     folder = Folder(out)
     marker = f"{HIDDEN}/run.json"
-    # Outputs are found by their run files; the address may point at any of the three levels.
-    found = sorted(name[: -len(marker)].strip("/") for name in folder.walk() if name.endswith(marker))
+    try:
+        found = sorted(name.removesuffix(marker).strip("/") for name in folder.walk() if name.endswith(marker))
+    except OSError as error:
+        raise SetupError(f"{out} cannot be read: {error.strerror or error}") from error
     if not found:
         raise SetupError(f"{out}: no run of samtok-data lies here; give the --out of a tokenize run")
-    outputs = []
-    for name in found:
-        path = "/".join([*folder.address.rstrip("/").split("/"), *([name] if name else [])]).split("/")
-        outputs.append(SplitOutput(Folder("/".join(path[:-2]) or "."), path[-2], path[-1]))
-    return outputs
+    return [SplitOutput.at(folder / name if name else folder) for name in found]
 
 
-def verify(output: SplitOutput) -> Verdict:
-    """Checks one split: manifest complete, every shard as recorded, every sample sound, keys unique."""
-    manifest = output.manifest()
-    if manifest is None:
-        return Verdict(_name(output), Totals(), ["the run is not complete: run tokenize again with the same settings"])
-    entries = [UnitEntry.of_json(dict(fields)) for fields in manifest["units"]]
-    verdict = Verdict(_name(output), Totals.of(entries))
-    config = manifest["fingerprint"]["tokenizer"]["config"]
-    vocabulary = MaskVocabulary(config["codebook_size"], config["depth"])
-    keys: set[str] = set()
+def verify(outputs: Iterable[SplitOutput]) -> list[Verdict]:
+    """Checks outputs: manifests complete and consistent, shards as recorded, samples sound, keys unique."""
+    keys: dict[str, set[str]] = {}
+    return [_verdict(output, keys.setdefault(output.dataset, set())) for output in outputs]
+
+
+def _verdict(output: SplitOutput, keys: set[str]) -> Verdict:
+    verdict = Verdict(f"{output.dataset}/{output.split}", Totals())
+    try:
+        manifest = output.manifest()
+        if manifest is None:
+            verdict.problems.append("the run is not complete: run tokenize again with the same settings")
+            return verdict
+        entries = [UnitEntry.of_json(fields) for fields in manifest["units"]]
+        config = manifest["fingerprint"]["tokenizer"]["config"]
+        vocabulary = MaskVocabulary(config["codebook_size"], config["depth"])
+        written = manifest["totals"]
+    except (ValueError, KeyError, TypeError) as error:
+        verdict.problems.append(f"the manifest is damaged ({error}): run tokenize again with the same settings")
+        return verdict
+    verdict.totals = Totals.of(entries)
+    if asdict(verdict.totals) != written:
+        verdict.problems.append("the manifest's totals are not the sums of its units")
     for entry in entries:
         verdict.problems += _unit_problems(output, entry, vocabulary, keys)
     listed = {entry.shard.name for entry in entries if entry.shard is not None}
     verdict.problems += (f"{name}: not in the manifest" for name in output.folder.names(".tar") if name not in listed)
-    rejects = len(output.rejects())
-    if rejects != verdict.totals.num_rejects:
-        verdict.problems.append(f"rejects: {verdict.totals.num_rejects} in the manifest, {rejects} in the lists")
     return verdict
 
 
-def _name(output: SplitOutput) -> str:
-    return f"{output.dataset}/{output.split}"
-
-
 def _unit_problems(output: SplitOutput, entry: UnitEntry, vocabulary: MaskVocabulary, keys: set[str]) -> Iterator[str]:
+    if entry.samples + sum(entry.rejects.values()) != entry.records:
+        yield f"unit {entry.index}: its samples and rejects are not its {entry.records} records"
+    yield from _reject_problems(output, entry)
     if entry.shard is None:
         return
     name = entry.shard.name
@@ -90,10 +100,11 @@ def _unit_problems(output: SplitOutput, entry: UnitEntry, vocabulary: MaskVocabu
     if hashlib.sha256(data).hexdigest() != entry.shard.sha256:
         yield f"{name}: its sha256 is not the manifest's; delete it and run tokenize again"
         return
-    samples = 0
+    samples, pairs = 0, set()
     try:
         for sample in unpack(data):
             samples += 1
+            pairs |= {(*sample.record["image"][:1], mask["view"], mask["region"]) for mask in sample.record["masks"]}
             if sample.key in keys:
                 yield f"{name}: {sample.key} stands twice in the dataset"
             keys.add(sample.key)
@@ -101,8 +112,23 @@ def _unit_problems(output: SplitOutput, entry: UnitEntry, vocabulary: MaskVocabu
     except ValueError as error:
         yield f"{name}: {error}"
         return
-    if samples != entry.samples:
-        yield f"{name}: {entry.samples} samples in the manifest, {samples} in the shard"
+    if (samples, len(pairs)) != (entry.samples, entry.masks):
+        found = f"{samples} samples and {len(pairs)} masks in the shard"
+        yield f"{name}: {entry.samples} samples and {entry.masks} masks in the manifest, {found}"
+
+
+def _reject_problems(output: SplitOutput, entry: UnitEntry) -> Iterator[str]:
+    if not entry.rejects:
+        return
+    try:
+        listed = count(output.rejects_of(entry.index))
+    except FileNotFoundError:
+        listed = {}
+    except (ValueError, KeyError) as error:
+        yield f"unit {entry.index}: its list of rejects is damaged: {error}"
+        return
+    if listed != entry.rejects:
+        yield f"unit {entry.index}: rejects {dict(entry.rejects)} in the manifest, {listed} in the list"
 
 
 def sample_problems(sample: Sample, vocabulary: MaskVocabulary) -> Iterator[str]:
@@ -119,10 +145,10 @@ def sample_problems(sample: Sample, vocabulary: MaskVocabulary) -> Iterator[str]
         yield f"the text does not hold {word}"
     for mask in record["masks"]:
         yield from _mask_problems(mask, vocabulary)
-    marks = sum(turn["value"].count("<image>") for turn in record["conversations"])
+    marks = sum(turn["value"].count(IMAGE_MARK) for turn in record["conversations"])
     if marks != len(record["image"]):
         yield f"{marks} <image> marks for {len(record['image'])} images"
-    sizes = {tuple(mask["rle"]["size"]) for mask in record["masks"] if mask["view"] == "image"}
+    sizes = {tuple(mask["rle"]["size"]) for mask in record["masks"] if mask["view"] == WHOLE_IMAGE}
     first = min(sample.images, key=len, default=None)  # the whole image's suffix has no number before it
     for suffix, data in sample.images.items():
         try:

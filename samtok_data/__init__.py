@@ -3,3 +3,5 @@
 Imports nothing of the other packages, and neither torch nor ray: a trainer that only reads shards
 needs this package alone.
 """
+
+__version__ = "0.1.0"

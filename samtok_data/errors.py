@@ -29,6 +29,8 @@ Reason = Literal[
     "target-conflict",  # the record says both 'no target' and a target
 ]
 REASONS: tuple[Reason, ...] = get_args(Reason)
+# Faults of image files, which may be mended while the annotation files stay as they are.
+IMAGE_REASONS: frozenset[Reason] = frozenset({"image-missing", "image-unreadable", "image-format", "image-size"})
 
 
 class SetupError(Exception):

@@ -175,6 +175,12 @@ def _from_coco(encoded: Any, height: int, width: int) -> RLE:
     return RLE(height, width, encoded["counts"].decode("ascii"))
 
 
+def intersection_over_union(mask_HW: Mask, other_HW: Mask) -> float:
+    """IoU of two masks of one size, at least one of them not empty; 0..1."""
+    united = np.logical_or(mask_HW, other_HW).sum()
+    return float(np.logical_and(mask_HW, other_HW).sum() / united)
+
+
 def coco_box(rle: RLE) -> tuple[int, int, int, int]:
     """The box in COCO's convention: (x, y, width, height), whole pixels, the last pixel included in the extent.
 

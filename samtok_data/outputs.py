@@ -29,6 +29,8 @@ FORMAT_VERSION = 1
 HIDDEN = ".samtok"
 _RUN = f"{HIDDEN}/run.json"
 _MANIFEST = f"{HIDDEN}/manifest.json"
+_UNITS = f"{HIDDEN}/units"
+_REJECTS = f"{HIDDEN}/rejects"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,9 +61,13 @@ class UnitEntry:
 
     @classmethod
     def of_json(cls, fields: dict[str, Any]) -> UnitEntry:
-        """Reads what ``asdict`` gave to JSON."""
-        shard = fields.pop("shard")
-        return cls(shard=None if shard is None else ShardFile(**shard), **fields)
+        """Reads what ``asdict`` gave to JSON.
+
+        Raises:
+            KeyError, TypeError: a field is missing or unknown.
+        """
+        shard = fields["shard"]
+        return cls(**{**fields, "shard": None if shard is None else ShardFile(**shard)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,37 +118,76 @@ class SplitOutput:
     """
 
     def __init__(self, out: Folder, dataset: str, split: str) -> None:
-        self.out, self.dataset, self.split = out, dataset, split
+        self.dataset, self.split = dataset, split
         self.folder = out / dataset / split
 
     def shard_of(self, index: int) -> str:
         """Name of a unit's shard in the split's folder."""
-        return shard_name(self.dataset, self.split, index).rpartition("/")[2]
+        return shard_name(self.dataset, self.split, index)
 
-    def begin(self, fingerprint: Fingerprint, *, overwrite: bool) -> None:
-        """Makes the folder this run's own: empty, or begun earlier under the same fingerprint.
+    @classmethod
+    def at(cls, folder: Folder) -> SplitOutput:
+        """The output that lies in a folder; its run file says which dataset and split it is.
 
         Raises:
-            SetupError: the folder holds another run or files of unknown origin, or cannot be written.
+            SetupError: no run lies there, or its file is damaged.
+        """
+        run = cls._read_run(folder)
+        if run is None:
+            raise SetupError(f"{folder}: no run of samtok-data lies here (no {_RUN})")
+        output = cls.__new__(cls)
+        output.folder, output.dataset, output.split = folder, str(run["dataset"]), str(run["split"])
+        return output
+
+    def check(self, fingerprint: Fingerprint) -> None:
+        """Whether this run may use the folder: empty, or begun earlier under the same fingerprint. Writes nothing.
+
+        A run that was begun and made nothing binds nobody.
+
+        Raises:
+            SetupError: the folder holds another run or files of unknown origin, or cannot be read.
         """
         try:
-            if overwrite:
-                self.clear()
             earlier = self.fingerprint()
-            strangers = self.folder.names(".tar") if earlier is None else []
+            tars = self.folder.names(".tar")
+            is_empty = not tars and not (self.folder / _UNITS).names()
         except OSError as error:
             raise self._unusable(error) from error
-        if earlier is not None:
+        if earlier is not None and not is_empty:
             fingerprint.require_same(earlier, str(self.folder))
-            self._remove(TEMPORARY)  # what a killed run left half written
-            return
-        if strangers:
+        if earlier is None and tars:
             raise SetupError(
-                f"{self.folder} holds {strangers[0]} without the run that made it: "
+                f"{self.folder} holds {tars[0]} without the run that made it: "
                 "choose another --out, or --overwrite to delete the tars"
             )
-        self._remove(HIDDEN)  # what a killed --overwrite left: entries without their run
-        run = {"format": FORMAT_VERSION, "digest": fingerprint.digest, "fingerprint": fingerprint.parts}
+
+    def begin(self, fingerprint: Fingerprint, *, overwrite: bool) -> None:
+        """Makes the folder this run's own. One driver at a time may write to a split.
+
+        Args:
+            fingerprint: of the run.
+            overwrite: delete an earlier run first, whatever it was.
+
+        Raises:
+            SetupError: see ``check``; or the folder cannot be written.
+        """
+        if overwrite:
+            try:
+                self.clear()
+            except OSError as error:
+                raise self._unusable(error) from error
+        self.check(fingerprint)
+        self._remove(TEMPORARY)  # what a killed run left half written
+        if self.fingerprint() == fingerprint:
+            return
+        self._remove(HIDDEN)  # of a run that made nothing, or of a killed --overwrite: entries without their run
+        run = {
+            "format": FORMAT_VERSION,
+            "dataset": self.dataset,
+            "split": self.split,
+            "digest": fingerprint.digest,
+            "fingerprint": fingerprint.parts,
+        }
         self._write(_RUN, _json(run))
 
     def clear(self) -> None:
@@ -158,22 +203,36 @@ class SplitOutput:
         Raises:
             SetupError: it cannot be read.
         """
-        if not self.folder.exists(_RUN):
+        run = self._read_run(self.folder)
+        return None if run is None else Fingerprint(run["fingerprint"])
+
+    @staticmethod
+    def _read_run(folder: Folder) -> dict[str, Any] | None:
+        if not folder.exists(_RUN):
             return None
         try:
-            return Fingerprint(json.loads(self.folder.read(_RUN))["fingerprint"])
+            run = json.loads(folder.read(_RUN))
+            if not {"dataset", "split", "fingerprint"} <= set(run):
+                raise KeyError("a field is missing")
         except (ValueError, KeyError, TypeError) as error:
-            raise SetupError(f"{self.folder}/{_RUN} is damaged: --overwrite deletes the run") from error
+            raise SetupError(f"{folder}/{_RUN} is damaged: --overwrite deletes the run") from error
+        return run
 
-    def finished(self) -> dict[int, UnitEntry]:
-        """Entries of the units that are complete: entry there and readable, shard there with the entry's size."""
-        units = self.folder / HIDDEN / "units"
+    def finished(self, fingerprint: Fingerprint) -> dict[int, UnitEntry]:
+        """Entries of the run's units that are complete, by index and in order.
+
+        Complete: the entry can be read and is of this run, its shard is there with the entry's size, and so is its
+        list of rejects.
+        """
         sizes = self.folder.sizes()
-        entries = [entry for data in units.read_all(".json") if (entry := _entry(data)) is not None]
+        lists = set((self.folder / _REJECTS).names())
+        entries = [entry for data in (self.folder / _UNITS).read_all(".json") if (entry := _entry(data)) is not None]
         return {
             entry.index: entry
             for entry in sorted(entries, key=lambda entry: entry.index)
-            if entry.shard is None or sizes.get(entry.shard.name) == entry.shard.bytes
+            if entry.run == fingerprint.digest
+            and (entry.shard is None or sizes.get(entry.shard.name) == entry.shard.bytes)
+            and (not entry.rejects or f"{entry.index:06d}.jsonl" in lists)
         }
 
     def commit(
@@ -194,7 +253,7 @@ class SplitOutput:
         Raises:
             SetupError: the folder cannot be written.
         """
-        shard, rejects_name = None, f"{HIDDEN}/rejects/{index:06d}.jsonl"
+        shard, rejects_name = None, f"{_REJECTS}/{index:06d}.jsonl"
         if samples:
             try:
                 shard = write_shard(self.folder, self.shard_of(index), samples)
@@ -217,12 +276,16 @@ class SplitOutput:
             tokenizer=tokenizer,
             run=run,
         )
-        self._write(f"{HIDDEN}/units/{index:06d}.json", _json(asdict(entry)))
+        self._write(f"{_UNITS}/{index:06d}.json", _json(asdict(entry)))
         return entry
 
     def rejects(self) -> list[Reject]:
         """Every listed reject, by unit and in order."""
-        return [reject for data in (self.folder / HIDDEN / "rejects").read_all(".jsonl") for reject in from_lines(data)]
+        return [reject for data in (self.folder / _REJECTS).read_all(".jsonl") for reject in from_lines(data)]
+
+    def rejects_of(self, index: int) -> list[Reject]:
+        """The listed rejects of one unit that has some."""
+        return from_lines((self.folder / _REJECTS).read(f"{index:06d}.jsonl"))
 
     def finish(self, fingerprint: Fingerprint, entries: Sequence[UnitEntry]) -> Totals:
         """Writes the manifest over all units, in order.
@@ -241,11 +304,15 @@ class SplitOutput:
             "units": [asdict(entry) for entry in entries],
         }
         self._write(_MANIFEST, _json(manifest))
-        self.folder.remove(TEMPORARY)  # empty by now
+        self._remove(TEMPORARY)  # empty by now
         return totals
 
     def manifest(self) -> dict[str, Any] | None:
-        """The manifest; None while the run is not complete."""
+        """The manifest; None while the run is not complete.
+
+        Raises:
+            ValueError: it is damaged.
+        """
         return json.loads(self.folder.read(_MANIFEST)) if self.folder.exists(_MANIFEST) else None
 
     def _write(self, name: str, data: bytes) -> None:

@@ -19,7 +19,9 @@ class Reject:
         key: what its sample would have been called.
         reason: from the closed list.
         message: one sentence: expected, got.
-        record: the source record as JSON values, enough to find it in the source file.
+        record: what finds it in the source, as JSON values: the source record itself and its place in the file; or,
+            where an image could not be used, ``{"scene", "image", "bytes", "dialogue"}`` with the file's size (null
+            where it is not there).
     """
 
     key: str

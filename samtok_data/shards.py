@@ -37,8 +37,8 @@ class ShardFile:
 
 
 def shard_name(dataset: str, split: str, index: int) -> str:
-    """Where a shard lies under the output folder, e.g. ``gres/train/gres-train-000017.tar``."""
-    return f"{dataset}/{split}/{dataset}-{split}-{index:06d}.tar"
+    """File name of a unit's shard, e.g. ``gres-train-000017.tar``."""
+    return f"{dataset}-{split}-{index:06d}.tar"
 
 
 def pack(samples: Sequence[Sample]) -> bytes:
@@ -127,6 +127,8 @@ def _grouped(members: Iterable[tuple[str, str, bytes]]) -> Iterator[tuple[str, d
             yield current, parts
             parts = {}
         current = key
+        if suffix in parts:
+            raise ValueError(f"sample {key}: the member .{suffix} stands twice in it")
         parts[suffix] = data
     if current is not None:
         yield current, parts

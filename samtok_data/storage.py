@@ -1,7 +1,8 @@
 """Folders on a local disk or in an object store, by one address: ``DIR``, ``s3://bucket/dir``, ``memory://dir``.
 
-A written file exists whole or not at all. On a local disk the bytes go to a temporary file beside the
-target's folder and are renamed; object stores show an object when its upload is complete.
+A written file exists whole or not at all. On a local disk the bytes go to a temporary file in the same file
+system and are renamed; object stores show an object when its upload is complete. Other remote file systems
+(sftp, smb, ...) write in place and do not give this promise.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def is_contained(name: str) -> bool:
     return is_below and parts[0] != "" and ":" not in parts[0] and ".." not in parts
 
 
-def _raising_os_errors(method: Callable[_Args, _Result]) -> Callable[_Args, _Result]:
+def raising_os_errors(method: Callable[_Args, _Result]) -> Callable[_Args, _Result]:
     """Raises an object store's own errors as OSError: to botocore, missing credentials or a lost line are none."""
 
     @functools.wraps(method)
@@ -87,12 +88,12 @@ class Folder:
         """
         return posixpath.join(self.path, _checked(name))
 
-    @_raising_os_errors
+    @raising_os_errors
     def exists(self, name: str = "") -> bool:
         """Whether a file or folder of that name is there (the folder itself, without a name)."""
         return self.fs.exists(self.at(name) if name else self.path)
 
-    @_raising_os_errors
+    @raising_os_errors
     def size(self, name: str) -> int:
         """Bytes of a file.
 
@@ -101,12 +102,12 @@ class Folder:
         """
         return int(self.fs.size(self.at(name)))
 
-    @_raising_os_errors
+    @raising_os_errors
     def open(self, name: str) -> IO[bytes]:
         """A file, open for reading."""
         return self.fs.open(self.at(name), "rb")
 
-    @_raising_os_errors
+    @raising_os_errors
     def read(self, name: str) -> bytes:
         """All bytes of a file."""
         return self.fs.cat_file(self.at(name))
@@ -115,7 +116,7 @@ class Folder:
         """Names of the files directly in this folder that end in ``suffix``, sorted; none if it does not exist."""
         return sorted(name for name in self.sizes() if name.endswith(suffix))
 
-    @_raising_os_errors
+    @raising_os_errors
     def sizes(self) -> dict[str, int]:
         """Bytes of every file directly in this folder, by name."""
         if not self.fs.isdir(self.path):
@@ -123,7 +124,7 @@ class Folder:
         entries = self.fs.ls(self.path, detail=True)
         return {posixpath.basename(entry["name"]): int(entry["size"]) for entry in entries if entry["type"] == "file"}
 
-    @_raising_os_errors
+    @raising_os_errors
     def read_all(self, suffix: str) -> list[bytes]:
         """All bytes of the files directly in this folder that end in ``suffix``, by name; read at once."""
         paths = [self.at(name) for name in self.names(suffix)]
@@ -133,13 +134,13 @@ class Folder:
                 raise content
         return contents
 
-    @_raising_os_errors
+    @raising_os_errors
     def walk(self) -> Iterator[str]:
         """Names of all files below this folder, relative to it, in no order."""
         root = self.path.rstrip("/")
         return (name[len(root) :].lstrip("/") for name in self.fs.find(self.path))
 
-    @_raising_os_errors
+    @raising_os_errors
     def write(self, name: str, data: bytes) -> None:
         """Writes a file whole or not at all, over an older one.
 
@@ -152,7 +153,7 @@ class Folder:
         else:
             self.fs.pipe_file(target, data)
 
-    @_raising_os_errors
+    @raising_os_errors
     def remove(self, name: str) -> None:
         """Removes a file, or a folder with all that is in it; nothing happens where there is none."""
         path = self.at(name)

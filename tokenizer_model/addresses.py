@@ -13,6 +13,7 @@ from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
 from samtok_data.errors import SetupError
+from samtok_data.storage import raising_os_errors
 
 PUBLISHED_REPOSITORY = "zhouyik/Qwen3-VL-8B-SAMTok"
 PUBLISHED_FILE = "mask_tokenizer_256x2.pth"
@@ -87,18 +88,22 @@ def _from_hub(repository: str, path: str, revision: str | None) -> Path:
 
 def _from_store(address: str) -> Path:
     try:
-        fs, remote = fsspec.core.url_to_fs(address)
-        info = fs.info(remote)
-        version = info.get("ETag") or info.get("etag") or fs.ukey(remote)
-        key = hashlib.sha256(f"{address}\n{info.get('size')}\n{version}".encode()).hexdigest()[:32]
-        folder = _cache_folder() / key
-        target = folder / posixpath.basename(remote)
-        if not target.is_file():
-            _download(fs, remote, target)
+        return _cached(address)
     except FileNotFoundError as error:
         raise SetupError(f"{address}: no such file") from error
     except (OSError, ValueError, ImportError) as error:
         raise SetupError(f"{address}: cannot be fetched: {_cause(error)}") from error
+
+
+@raising_os_errors
+def _cached(address: str) -> Path:
+    fs, remote = fsspec.core.url_to_fs(address)
+    info = fs.info(remote)
+    version = info.get("ETag") or info.get("etag") or fs.ukey(remote)
+    key = hashlib.sha256(f"{address}\n{info.get('size')}\n{version}".encode()).hexdigest()[:32]
+    target = _cache_folder() / key / posixpath.basename(remote)
+    if not target.is_file():
+        _download(fs, remote, target)
     return target
 
 

@@ -96,10 +96,16 @@ def read_sam2(path: Path) -> dict[str, Tensor]:
 
 
 def fit(module: torch.nn.Module, state: Mapping[str, Tensor], keys: Iterable[str], shown: str) -> None:
-    """Copies tensors into a module, all of them or none.
+    """Copies tensors into a module, all of them or none. Arguments and errors as ``check_fit``."""
+    check_fit(module, state, keys, shown)
+    module.load_state_dict(dict(state), strict=False)
+
+
+def check_fit(module: torch.nn.Module, state: Mapping[str, Tensor], keys: Iterable[str], shown: str) -> None:
+    """Whether tensors fit a module.
 
     Args:
-        module: what they go into.
+        module: what they are to go into.
         state: the tensors.
         keys: the module's keys that they must be, no more and no fewer.
         shown: what error messages call the file.
@@ -123,7 +129,6 @@ def fit(module: torch.nn.Module, state: Mapping[str, Tensor], keys: Iterable[str
     ]
     if any(faults):
         raise SetupError(f"{shown}: the weights do not fit the tokenizer: {'; '.join(filter(None, faults))}")
-    module.load_state_dict(dict(state), strict=False)
 
 
 def to_bytes(state: Mapping[str, Tensor], *, config: TokenizerConfig, name: str, trained: bool) -> bytes:

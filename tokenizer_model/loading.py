@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+import posixpath
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from samtok_data.errors import SetupError
-from samtok_data.storage import Folder
+from samtok_data.storage import TEMPORARY, Folder
 from tokenizer_model.addresses import PUBLISHED_FILE, PUBLISHED_REPOSITORY, local_file, published_file, sha256
-from tokenizer_model.checkpoints import Checkpoint, fit, read_checkpoint, read_sam2, to_bytes
+from tokenizer_model.checkpoints import Checkpoint, check_fit, fit, read_checkpoint, read_sam2, to_bytes
 from tokenizer_model.config import SMALL
 from tokenizer_model.identity import TokenizerIdentity, untrained_warning
 from tokenizer_model.seeded import digest, seeded_state
@@ -32,16 +33,20 @@ class _Found:
 
 
 def identify_tokenizer(spec: str) -> TokenizerIdentity:
-    """Which tokenizer a name or address means. The weights are fetched and read, the network is not built.
+    """Which tokenizer a name or address means. The weights are fetched, read and held against the architecture.
 
     Args:
         spec: ``samtok-256x2`` (the published weights), ``small`` (the embedded trial), or the address of a ``.pth``
             or ``.safetensors`` file: a local path, ``hf://owner/repository/path``, or what fsspec reads.
 
     Raises:
-        SetupError: the weights cannot be fetched or read, or are no tokenizer's.
+        SetupError: the weights cannot be fetched or read, are no tokenizer's, or do not fit.
     """
-    return _find(spec).identity
+    found = _find(spec)
+    with torch.random.fork_rng(devices=[]):  # torch draws initial weights; the caller's generator stays as it was
+        model = MaskTokenizer(found.checkpoint.config)
+    check_fit(model, found.checkpoint.state, model.state_dict(), spec)
+    return found.identity
 
 
 def open_tokenizer(
@@ -95,11 +100,13 @@ def save_tokenizer(model: MaskTokenizer, path: str | os.PathLike[str], *, name: 
         ValueError: the path has another ending.
         OSError: the file could not be written; none is left.
     """
-    folder, _, file = os.fspath(path).rpartition("/")
+    folder, file = posixpath.split(os.fspath(path))
     if not file.endswith(".safetensors"):
         raise ValueError(f"expected a path that ends in .safetensors, got {os.fspath(path)}")
     data = to_bytes(model.state_dict(), config=model.config, name=name, trained=trained)
-    Folder(folder or ".").write(file, data)
+    target = Folder(folder or ".")
+    target.write(file, data)
+    target.remove(TEMPORARY)
 
 
 def load_sam2_weights(model: MaskTokenizer, path: str | os.PathLike[str]) -> None:

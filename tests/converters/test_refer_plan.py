@@ -226,7 +226,7 @@ def test_the_later_of_two_records_with_one_key_is_the_duplicate() -> None:
     twice["sentences"][2]["sent_id"] = twice["sentences"][0]["sent_id"]
     refs = [REFS[2], twice, {**REFS[0], "split": "val"}]
     assert duplicates(_plan_of(refs)) == {1: [2], 2: [0, 1]}
-    assert duplicates(_plan_of(refs, splits=("val",))) == {}
+    assert duplicates(_plan_of(refs, splits=("val",))) == {2: [0, 1]}  # as with all splits
 
 
 def test_one_sentence_in_two_refs_is_no_duplicate() -> None:
@@ -267,3 +267,16 @@ PLAIN = {
 def test_values_become_json_values(value: Any, expected: Any) -> None:
     assert plain(value) == expected
     json.dumps(expected, allow_nan=False)
+
+
+def test_a_split_does_not_depend_on_the_other_splits_asked_for(tmp_path: Path) -> None:
+    refs = [grefs.ref(1, 1, [1]), grefs.ref(1, 2, [2], split="val"), grefs.ref(2, 2, [2], split="val")]
+    images, annotations = [grefs.image(1), grefs.image(2)], [grefs.annotation(1, 1), grefs.annotation(2, 2)]
+    root = grefs.write_gres(tmp_path, images=images, annotations=annotations, refs=refs)
+    converter = open_converter("gres", root=str(root))
+    alone = converter.plan(splits=("val",), unit_size=9, limit=None)
+    among = converter.plan(splits=("all",), unit_size=9, limit=None)
+    (unit,) = alone.units
+    payload = alone.payload(unit)
+    assert payload == among.payload(unit)
+    assert [listed["duplicates"] for listed in payload[0]["refs"]] == [[0], []]

@@ -22,7 +22,7 @@ def test_each_actor_holds_a_gpu_by_itself(cluster: None, bundled: Path, tmp_path
     summary = tokenize(config_of(bundled, tmp_path, actors=None, num_gpus_per_actor=None))
     assert summary.splits["train"].samples == 67
     (output,) = find_outputs(str(tmp_path))
-    assert verify(output).problems == []
+    assert verify([output])[0].problems == []
     fingerprint = output.fingerprint()
     assert fingerprint is not None
     assert fingerprint.parts["device"] == "cuda"
@@ -43,4 +43,4 @@ def test_bf16_is_a_run_of_its_own(cluster: None, bundled: Path, tmp_path: Path) 
     summary = tokenize(config_of(bundled, tmp_path, actors=1, num_gpus_per_actor=1.0, precision="bf16"))
     assert summary.splits["train"].samples == 67
     (output,) = find_outputs(str(tmp_path))
-    assert verify(output).problems == []
+    assert verify([output])[0].problems == []

@@ -36,8 +36,8 @@ def run(source: Path, tmp_path: Path, limit: int | None) -> Path:
     assert totals.num_rejects == 0
     if limit is None:
         assert (totals.samples, totals.masks) == (929 + 128, 929)
-    (output,) = find_outputs(str(tmp_path / "out"))
-    assert verify(output).problems == []
+    (verdict,) = verify(find_outputs(str(tmp_path / "out")))
+    assert verdict.problems == []
     return tmp_path / "out" / "gres" / "train"
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +16,11 @@ from PIL import Image
 
 from converters.registry import open_converter
 from converters.source import Converter, Payload
-from pipelines.images import ahead
-from pipelines.units import UnitSettings, run_unit, with_masks_first
+from pipelines.images import ahead, load_image
+from pipelines.units import UnitSettings, mended, run_unit, with_masks_first
 from samtok_data import masks
 from samtok_data.dialogues import IMAGE_MARK
-from samtok_data.errors import SetupError
+from samtok_data.errors import RecordError, SetupError
 from samtok_data.outputs import HIDDEN, SplitOutput, UnitEntry
 from samtok_data.rejects import Reject
 from samtok_data.samples import Sample
@@ -48,7 +50,7 @@ def run_folder(root: Path, out: Path, tokenizer: Any, **changes: Any) -> tuple[U
     plan = converter.plan(splits=("train",), unit_size=1000, limit=None)
     (unit,) = plan.units
     settings = settings_of(converter, plan.images_root, out, **changes)
-    entry = run_unit(unit.index, plan.payload(unit), settings, tokenizer)
+    entry = run_unit(unit.index, plan.payload(unit), settings, tokenizer, records=unit.records)
     assert entry.samples + sum(entry.rejects.values()) == entry.records == unit.records
     return entry, settings
 
@@ -160,7 +162,10 @@ def test_a_unit_of_rejects_alone_has_an_entry_and_no_shard(tmp_path: Path, fake_
     entry, settings = run_folder(root, tmp_path / "out", fake_tokenizer)
     assert entry.shard is None
     assert settings.output.folder.names(".tar") == []
-    assert settings.output.finished() == {0: entry}
+    assert settings.output.manifest() is None
+    assert [json.loads(data)["records"] for data in (settings.output.folder / HIDDEN / "units").read_all(".json")] == [
+        1
+    ]
 
 
 def test_referenced_images_stay_out_of_the_shard(tmp_path: Path, fake_tokenizer: FakeTokenizer) -> None:
@@ -237,7 +242,7 @@ def test_a_crop_is_tokenised_and_shown_in_its_own_frame(tmp_path: Path, fake_tok
     Image.new("RGB", (60, 40), "red").save(tmp_path / "photo.jpg")
     converter: Any = CropConverter()
     settings = settings_of(converter, str(tmp_path), tmp_path / "out")
-    entry = run_unit(0, [{"image": "photo.jpg"}], settings, fake_tokenizer)
+    entry = run_unit(0, [{"image": "photo.jpg"}], settings, fake_tokenizer, records=2)
     assert (fake_tokenizer.num_images, fake_tokenizer.num_masks) == (2, 2)
     assert entry.rejects == {"mask-empty": 1}
     assert entry.shard is not None
@@ -278,3 +283,55 @@ def test_the_settings_say_where_bookkeeping_goes(tmp_path: Path, fake_tokenizer:
     assert settings.output.folder.address == str(folder)
     assert sorted(path.name for path in folder.iterdir()) == [".samtok", ".tmp", "gres-train-000000.tar"]
     assert [path.name for path in (folder / HIDDEN / "units").iterdir()] == ["000000.json"]
+
+
+def test_a_unit_that_loses_a_record_is_not_committed(tmp_path: Path, fake_tokenizer: FakeTokenizer) -> None:
+    converter = open_converter("gres", root=str(thirty_sentences(tmp_path / "in")))
+    plan = converter.plan(splits=("train",), unit_size=1000, limit=None)
+    (unit,) = plan.units
+    settings = settings_of(converter, plan.images_root, tmp_path / "out")
+    with pytest.raises(RuntimeError, match="unit 0: 30 samples and 0 rejects from 31 records"):
+        run_unit(unit.index, plan.payload(unit), settings, fake_tokenizer, records=31)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_image_with_further_pictures_is_a_jpeg(tmp_path: Path) -> None:
+    picture = Image.new("RGB", (60, 40), "red")
+    picture.save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[picture])
+    with Image.open(tmp_path / "a.jpg") as opened:
+        assert opened.format == "MPO"
+    assert load_image(Folder(tmp_path), "a.jpg", 40, 60).suffix == "jpg"
+
+
+@pytest.mark.parametrize("name", ["a" * 300 + ".jpg", "a.jpg/b.jpg", "folder"])
+def test_a_name_that_no_file_has_is_a_missing_image(tmp_path: Path, name: str) -> None:
+    Image.new("RGB", (60, 40)).save(tmp_path / "a.jpg")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(RecordError) as caught:
+        load_image(Folder(tmp_path), name, 40, 60)
+    assert caught.value.reason == "image-missing"
+
+
+def test_a_file_system_that_fails_is_no_fault_of_the_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_self: Folder, _name: str) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Folder, "read", fail)
+    with pytest.raises(SetupError, match=r"a\.jpg cannot be read: Input/output error\. What was finished stays"):
+        load_image(Folder(tmp_path), "a.jpg", 40, 60)
+
+
+def test_only_a_changed_image_counts_as_mended(tmp_path: Path) -> None:
+    (tmp_path / "cut.jpg").write_bytes(b"123")
+    rejects = [
+        Reject("1", "image-missing", "", {"image": "lost.jpg", "bytes": None}),
+        Reject("2", "image-unreadable", "", {"image": "cut.jpg", "bytes": 3}),
+        Reject("3", "sentence-empty", "", {"ref": {}}),
+    ]
+    folder = Folder(tmp_path)
+    assert not mended(rejects, folder)
+    (tmp_path / "lost.jpg").write_bytes(b"1")
+    assert mended(rejects, folder)
+    assert not mended(rejects[1:], folder)
+    (tmp_path / "cut.jpg").write_bytes(b"1234")
+    assert mended(rejects[1:], folder)

@@ -75,12 +75,12 @@ def fail_at(monkeypatch: pytest.MonkeyPatch, method: str, hits: Callable[[str], 
 
 
 def test_a_split_from_its_beginning_to_its_manifest(output: SplitOutput) -> None:
-    assert (output.finished(), output.manifest(), output.rejects()) == ({}, None, [])
+    assert (output.finished(FINGERPRINT), output.manifest(), output.rejects()) == ({}, None, [])
     second = commit(output, 1, samples(3), [EMPTY, MISSING, EMPTY])
     first = commit(output, 0, samples(1, 2))
     third = commit(output, 2, [], [EMPTY])
     assert output.manifest() is None
-    finished = output.finished()
+    finished = output.finished(FINGERPRINT)
     assert list(finished.items()) == [(0, first), (1, second), (2, third)]
     totals = output.finish(FINGERPRINT, list(finished.values()))
     assert names(output) == [
@@ -135,12 +135,12 @@ def test_a_unit_without_samples_has_an_entry_but_no_shard(output: SplitOutput) -
     entry = commit(output, 0, [], [EMPTY])
     assert (entry.shard, entry.samples, entry.records) == (None, 0, 1)
     assert output.folder.names() == []
-    assert output.finished() == {0: entry}
+    assert output.finished(FINGERPRINT) == {0: entry}
 
 
 def test_a_unit_without_records_counts_too(output: SplitOutput) -> None:
     entry = commit(output, 0, [])
-    assert output.finished() == {0: entry}
+    assert output.finished(FINGERPRINT) == {0: entry}
     assert names(output) == [".samtok/run.json", ".samtok/units/000000.json"]
 
 
@@ -172,9 +172,9 @@ def test_a_unit_that_was_spoilt_is_not_finished_and_can_be_made_again(
 ) -> None:
     spoilt, kept = commit(output, 0, samples(1)), commit(output, 1, samples(2))
     spoil(output.folder)
-    assert output.finished() == {1: kept}
+    assert output.finished(FINGERPRINT) == {1: kept}
     assert commit(output, 0, samples(1)) == spoilt
-    assert output.finished() == {0: spoilt, 1: kept}
+    assert output.finished(FINGERPRINT) == {0: spoilt, 1: kept}
 
 
 @pytest.mark.parametrize("point", ["gres-val-000000.tar", "rejects/000000.jsonl", "units/000000.json"])
@@ -191,11 +191,11 @@ def test_a_unit_whose_writing_fails_is_not_finished(
         f"{output.folder}/{name} could not be written: No space left on device. "
         "What was finished stays; mend the folder and run again to resume"
     )
-    assert output.finished() == {1: kept}
+    assert output.finished(FINGERPRINT) == {1: kept}
     assert not output.folder.exists(f"{HIDDEN}/units/000000.json")
     monkeypatch.undo()
     entry = commit(output, 0, samples(1), [EMPTY])
-    assert output.finished() == {0: entry, 1: kept}
+    assert output.finished(FINGERPRINT) == {0: entry, 1: kept}
 
 
 def test_a_second_try_removes_what_the_first_one_left(output: SplitOutput, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,9 +215,9 @@ def test_a_second_try_removes_what_the_first_one_left(output: SplitOutput, monke
 def test_a_run_is_resumed_under_the_same_fingerprint(output: SplitOutput) -> None:
     entry = commit(output, 0, samples(1))
     output.folder.write(f"{TEMPORARY}/tmpabc", b"half a shard of a killed run")
-    again = SplitOutput(output.out, "gres", "val")
+    again = SplitOutput.at(output.folder)
     again.begin(Fingerprint(json.loads(json.dumps(FINGERPRINT.parts))), overwrite=False)
-    assert again.finished() == {0: entry}
+    assert again.finished(FINGERPRINT) == {0: entry}
     assert not again.folder.exists(TEMPORARY)
     found = again.fingerprint()
     assert found is not None
@@ -229,7 +229,7 @@ def test_a_run_under_other_settings_is_refused_by_name(output: SplitOutput) -> N
     before = names(output)
     other = Fingerprint({"format": 1, "split": "val", "tokenizer": {"spec": "large"}, "seed": 3})
     with pytest.raises(SetupError) as caught:
-        SplitOutput(output.out, "gres", "val").begin(other, overwrite=False)
+        SplitOutput.at(output.folder).begin(other, overwrite=False)
     assert str(caught.value) == (
         f"{output.folder} holds a run with other settings: seed was nothing, is 3; "
         'tokenizer.spec was "small", is "large". '
@@ -240,14 +240,14 @@ def test_a_run_under_other_settings_is_refused_by_name(output: SplitOutput) -> N
 
 def test_overwrite_deletes_the_run_and_nothing_else(output: SplitOutput) -> None:
     commit(output, 0, samples(1), [EMPTY])
-    output.finish(FINGERPRINT, list(output.finished().values()))
+    output.finish(FINGERPRINT, list(output.finished(FINGERPRINT).values()))
     for name in ("notes.txt", "sub/other.tar", "foreign.tar", f"{TEMPORARY}/x"):
         output.folder.write(name, b"1")
     other = Fingerprint({"seed": 2})
-    SplitOutput(output.out, "gres", "val").begin(other, overwrite=True)
+    SplitOutput.at(output.folder).begin(other, overwrite=True)
     assert names(output) == [".samtok/run.json", "notes.txt", "sub/other.tar"]
     assert not output.folder.exists(f"{TEMPORARY}/x")
-    assert (output.finished(), output.manifest(), output.rejects()) == ({}, None, [])
+    assert (output.finished(FINGERPRINT), output.manifest(), output.rejects()) == ({}, None, [])
     found = output.fingerprint()
     assert found is not None
     assert found.digest == other.digest
@@ -255,12 +255,12 @@ def test_overwrite_deletes_the_run_and_nothing_else(output: SplitOutput) -> None
 
 def test_splits_of_one_output_do_not_touch_each_other(output: SplitOutput) -> None:
     entry = commit(output, 0, samples(1))
-    other = SplitOutput(output.out, "gres", "train")
+    other = SplitOutput(Folder(output.folder.address.rsplit("/", 2)[0]), "gres", "train")
     other.begin(Fingerprint({"split": "train"}), overwrite=True)
     commit(other, 0, samples(2))
     other.clear()
     assert names(other) == []
-    assert output.finished() == {0: entry}
+    assert output.finished(FINGERPRINT) == {0: entry}
 
 
 def test_tars_of_unknown_origin_are_refused(folder: Folder) -> None:
@@ -289,7 +289,7 @@ def test_entries_without_their_run_do_not_count(output: SplitOutput) -> None:
     commit(output, 0, [], [EMPTY])
     output.folder.remove(f"{HIDDEN}/run.json")
     output.begin(Fingerprint({"seed": 2}), overwrite=False)
-    assert (output.finished(), output.rejects()) == ({}, [])
+    assert (output.finished(FINGERPRINT), output.rejects()) == ({}, [])
     assert names(output) == [".samtok/run.json"]
 
 
@@ -345,7 +345,7 @@ def test_leftovers_that_cannot_be_removed_are_a_setup_error(
 def test_an_output_survives_pickling(output: SplitOutput) -> None:
     copy = pickle.loads(pickle.dumps(output))
     entry = commit(copy, 0, samples(1))
-    assert output.finished() == {0: entry}
+    assert output.finished(FINGERPRINT) == {0: entry}
 
 
 def test_totals_of_nothing_are_zero() -> None:

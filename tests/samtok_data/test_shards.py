@@ -73,8 +73,8 @@ def test_a_shard_of_known_bytes() -> None:
 
 
 def test_a_shards_name_says_dataset_split_and_unit() -> None:
-    assert shard_name("gres", "train", 17) == "gres/train/gres-train-000017.tar"
-    assert shard_name("refcoco+", "testA", 1234567) == "refcoco+/testA/refcoco+-testA-1234567.tar"
+    assert shard_name("gres", "train", 17) == "gres-train-000017.tar"
+    assert shard_name("refcoco+", "testA", 1234567) == "refcoco+-testA-1234567.tar"
 
 
 def test_the_same_samples_are_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,133 @@
+"""The Ray cluster that a run uses: one on this machine, or one that is joined."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import socket
+import sys
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+import ray
+import torch
+
+from pipelines.config import RunConfig
+from samtok_data.errors import SetupError
+
+logger = logging.getLogger(__name__)
+
+_COLOUR = re.compile(r"\x1b\[\d+m")
+
+
+@contextlib.contextmanager
+def ray_session() -> Iterator[None]:
+    """Leaves the cluster that was started or joined meanwhile; Ray's long notices are shortened."""
+    was_running = ray.is_initialized()
+    notices: Any = _ShortNotices(sys.stdout)
+    with contextlib.redirect_stdout(notices):
+        try:
+            yield
+        finally:
+            if not was_running:
+                ray.shutdown()
+
+
+def gpu_share(config: RunConfig) -> float:
+    """GPUs that each actor holds; 0 where the actors compute on CPUs. Joins the cluster if that must be asked.
+
+    Raises:
+        SetupError: the settings ask for bf16 without a GPU, or the cluster does not answer.
+    """
+    if config.num_gpus_per_actor is not None:
+        share = config.num_gpus_per_actor
+    elif _address(config) is not None or ray.is_initialized():
+        start_cluster(config)
+        share = 1.0 if ray.cluster_resources().get("GPU") else 0.0
+    else:
+        share = 1.0 if torch.cuda.is_available() else 0.0
+    if config.precision == "bf16" and not share:
+        raise SetupError("--precision bf16 needs a GPU; leave it away to run in fp32 on CPUs")
+    return share
+
+
+def start_cluster(config: RunConfig) -> None:
+    """Joins the cluster of the settings, or starts one here; nothing happens where the process is in one already.
+
+    Raises:
+        SetupError: nothing answers at the address.
+    """
+    if ray.is_initialized():
+        return
+    address = _address(config)
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if address is None:
+        # Room for the actors that were asked for, even on fewer cores; else Ray counts the cores itself.
+        ray.init(address="local", num_cpus=config.actors, include_dashboard=False, **quiet)
+        return
+    try:
+        _knock(address)
+        ray.init(address=address, **quiet)
+    except (OSError, ValueError) as error:
+        raise SetupError(
+            f"--address {address}: no Ray cluster can be joined there; start one with 'ray start --head' (and give "
+            "both sides the same token, or RAY_AUTH_MODE=disabled), or leave --address away to run on this machine"
+        ) from error
+
+
+def num_actors(config: RunConfig, share: float, units: int) -> int:
+    """How many actors to ask for.
+
+    Args:
+        config: may say.
+        share: GPUs of each.
+        units: more actors than that would idle.
+
+    Raises:
+        SetupError: the cluster has no GPU, and no autoscaler could bring one.
+    """
+    resources = ray.cluster_resources()
+    gpus, cpus = resources.get("GPU", 0.0), resources.get("CPU", 1.0)
+    if share and not gpus and _address(config) is None:
+        raise SetupError(f"--num-gpus-per-actor {share:g}: this machine has no GPU; give 0 to run on CPUs")
+    fitting = max(1, int(min(cpus, gpus / share) if share else cpus))
+    wanted = min(config.actors or fitting, units)
+    if wanted > fitting or (share and not gpus):
+        logger.warning("The cluster has room for %d of %d actors now; the others join when it grows.", fitting, wanted)
+    return wanted
+
+
+def _address(config: RunConfig) -> str | None:
+    """Of the cluster to join; RAY_ADDRESS names it inside a Ray job."""
+    return config.address or os.environ.get("RAY_ADDRESS")
+
+
+def _knock(address: str) -> None:
+    """Fails where nothing listens at ``host:port``: Ray would end the whole process without an exception."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdigit() and "//" not in address:
+        socket.create_connection((host, int(port)), timeout=10).close()
+
+
+class _ShortNotices:
+    """Passes a stream on, except what Ray prints of its processes: a paragraph each, of which the first sentence
+    is logged, once."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._seen: set[str] = set()
+
+    def write(self, text: str) -> int:
+        plain = _COLOUR.sub("", text)
+        if "(raylet)" not in plain:
+            return self._stream.write(text)
+        first = plain.strip().removeprefix("(raylet) ").partition(". ")[0]
+        if first not in self._seen and "ray.kill" not in plain:  # that one is the run's own doing
+            self._seen.add(first)
+            logger.warning("Ray: %s", first[:200])
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
