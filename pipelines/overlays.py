@@ -7,7 +7,7 @@ import io
 import itertools
 import logging
 import posixpath
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -133,7 +133,7 @@ def decode_shard(
     Raises:
         SetupError: no such shard, a damaged one, or one whose words another tokenizer made.
     """
-    from tokenizer_model import EMBEDDED, PUBLISHED, identify_tokenizer, open_tokenizer
+    from tokenizer_model import NAMES, open_tokenizer
 
     folder = Folder(posixpath.dirname(shard) or ".")
     name = posixpath.basename(shard)
@@ -143,25 +143,28 @@ def decode_shard(
         raise SetupError(f"{shard}: no such shard") from error
     except ValueError as error:
         raise SetupError(f"{shard}: {error}") from error
-    made_by = _made_by(folder, shard)
+    made_by = _made_by(folder, name)
     if tokenizer is None:
-        known = {identify_tokenizer(name).sha256: name for name in (EMBEDDED,)}
-        tokenizer = known.get(made_by, PUBLISHED)
+        if made_by["name"] not in NAMES:
+            raise SetupError(f"{shard} was made by the tokenizer {made_by['name']}: say where it is with --tokenizer")
+        tokenizer = made_by["name"]
     model = open_tokenizer(tokenizer)
-    if model.identity.sha256 != made_by:
+    if model.identity.sha256 != made_by["sha256"]:
         raise SetupError(
-            f"{shard} was made by the tokenizer with sha256 {made_by[:12]}, not by {model.identity.name} "
-            f"({model.identity.sha256[:12]}): its words mean other masks there; give --tokenizer"
+            f"{shard} was made by the tokenizer {made_by['name']} (sha256 {made_by['sha256'][:12]}), not by "
+            f"{model.identity.name} ({model.identity.sha256[:12]}): its words mean other masks there; give --tokenizer"
         )
     if model.identity.warning:
         logger.warning("%s", model.identity.warning)
     yield from decode_samples(samples, model, images_root)
 
 
-def _made_by(folder: Folder, shard: str) -> str:
-    """sha256 of the tokenizer that made a shard's words."""
-    fingerprint = SplitOutput.at(folder).fingerprint()
-    try:
-        return str(fingerprint.parts["tokenizer"]["sha256"]) if fingerprint is not None else ""
-    except (KeyError, TypeError) as error:
-        raise SetupError(f"{shard}: the run file beside it does not say which tokenizer made its words") from error
+def _made_by(folder: Folder, name: str) -> Mapping[str, str]:
+    """Name and sha256 of the tokenizer that made a shard's words, by the bookkeeping beside it."""
+    output = SplitOutput.at(folder)
+    fingerprint = output.fingerprint()
+    entries = output.finished(fingerprint).values() if fingerprint is not None else ()
+    for entry in entries:
+        if entry.shard is not None and entry.shard.name == name:
+            return entry.tokenizer
+    raise SetupError(f"{folder}/{name} is not a shard of the run that lies there")
