@@ -3,8 +3,8 @@ PYTHON ?= python3
 # Which torch build: cpu, cu126, cu130, ... or auto (by the driver).
 TORCH_BACKEND ?= $(if $(shell command -v nvidia-smi 2>/dev/null),auto,cpu)
 DATASET ?= gres
-ROOT ?= samples/gres
-OUT ?= demo-out
+ROOT ?=
+OUT ?=
 ARGS ?=
 
 VENV := .venv
@@ -16,16 +16,16 @@ TORCH_PAIR := $(shell grep '^torch' constraints.txt)
 .PHONY: help setup demo shards test test-slow test-gpu lint fmt check golden bench clean
 
 help: ## print this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-15s %s\n", $$1, $$2}'
-	@echo "Variables: PYTHON, TORCH_BACKEND (cpu, cu126, cu130, auto), DATASET, ROOT, OUT, ARGS"
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "Variables: PYTHON, TORCH_BACKEND (cpu, cu126, cu130, auto), DATASET, ROOT, OUT, ARGS (further options)"
 
 setup: $(READY) ## make .venv with everything in it (once)
 
 # sam2 is a source package that wants torch at build time, so torch comes first and sam2 builds without isolation.
 # A CPU build is taken from pip's own sources if they hold one; else uv takes the build from PyTorch's index.
 $(READY): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with make PYTHON=python3.12 ...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 setup")'
 	$(BIN)/pip install -q --upgrade pip setuptools wheel
 	if [ "$(TORCH_BACKEND)" != cpu ] || ! $(BIN)/pip install -q $(patsubst torch==%,torch==%+cpu,$(TORCH_PAIR)) 2>/dev/null; then \
 		$(BIN)/pip install -q uv && $(BIN)/uv pip install -q --python $(BIN)/python --torch-backend $(TORCH_BACKEND) $(TORCH_PAIR); fi
@@ -34,17 +34,18 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(READY) ## the main job on the bundled sample: shards, check, pictures
-	$(BIN)/samtok-data tokenize --dataset gres --root samples/gres --out demo-out --split all --tokenizer small --samples-per-shard 24
+	$(BIN)/samtok-data tokenize --dataset gres --root samples/gres --out demo-out --split all --tokenizer small --samples-per-shard 24 --overwrite
 	$(BIN)/samtok-data verify demo-out
 	$(BIN)/samtok-data decode demo-out/gres/train/gres-train-000000.tar --out demo-out/overlays
 
-shards: $(READY) ## build DATASET's shards from ROOT into OUT; ends at once when they are complete
-	$(BIN)/samtok-data tokenize --dataset $(DATASET) --root $(ROOT) --out $(OUT) $(ARGS)
+shards: $(READY) ## build DATASET's shards from ROOT into OUT; does nothing when they are complete
+	@test -n "$(ROOT)" -a -n "$(OUT)" || { echo "usage: make shards DATASET=gres ROOT=folder OUT=folder [ARGS='further options']"; exit 2; }
+	$(BIN)/samtok-data tokenize --dataset $(DATASET) --root "$(ROOT)" --out "$(OUT)" $(ARGS)
 
 test: $(READY) ## the quick tests
 	$(BIN)/pytest -q -m "not slow and not gpu" $(ARGS)
 
-test-slow: $(READY) ## the tests that take minutes: kills at ten moments, the large model, full-size sources
+test-slow: $(READY) ## the tests that take minutes: drivers and actors killed at ten moments, all 128 photographs
 	$(BIN)/pytest -q -m "slow" --timeout 3000 $(ARGS)
 
 test-gpu: $(READY) ## the tests that need a GPU

@@ -1,4 +1,4 @@
-"""Ray Data over units against Ray actors with a pool: the comparison behind pipelines/actors.py.
+"""Ray Data over units against Ray actors and ray.wait: the comparison behind pipelines/actors.py.
 
     python -m benchmarks.dispatch [--units 10000] [--out benchmarks/results/dispatch.json]
 
@@ -22,7 +22,6 @@ from typing import Any
 
 import click
 import ray
-from ray.util import ActorPool
 
 ACTORS = 2
 RESTARTS: dict[str, Any] = {"num_cpus": 1, "max_restarts": 3, "max_task_retries": 3}
@@ -50,18 +49,22 @@ def by_data(units: int) -> Iterator[Any]:
 
 
 def by_actors(units: int) -> Iterator[Any]:
-    """Ray actors and ray.util.ActorPool, as the product does it."""
+    """Ray actors and ray.wait, one unit in flight for each, as the product does it."""
     actor: Any = ray.remote(**RESTARTS)(EmptyUnit)
-    pool: Any = ActorPool([actor.remote() for _ in range(ACTORS)])
-    for index in range(units):
-        if not pool.has_free():
-            yield pool.get_next_unordered()
-        pool.submit(lambda worker, one: worker.run.remote(one), index)
-    while pool.has_next():
-        yield pool.get_next_unordered()
+    waiting = iter(range(units))
+    running = {}
+    for handle in [actor.remote() for _ in range(ACTORS)]:
+        running[handle.run.remote(next(waiting))] = handle
+    while running:
+        (done, *_), _ = ray.wait([*running], num_returns=1)
+        handle = running.pop(done)
+        index = next(waiting, None)
+        if index is not None:
+            running[handle.run.remote(index)] = handle
+        yield ray.get(done)
 
 
-VARIANTS = {"Ray Data": by_data, "actor pool": by_actors}
+VARIANTS = {"Ray Data": by_data, "actors": by_actors}
 
 
 def measure(variant: str, units: int) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("samtok_data", "converters", "tokenizer_model", "pipelines")
 
-# Which of our packages each may import. Read by every later session: change the design before this table.
+# Which of our packages each may import. docs/design.md gives the reasons: change the design before this table.
 MAY_IMPORT = {
     "samtok_data": set(),
     "converters": {"samtok_data"},
