@@ -104,7 +104,7 @@ class ReferPlan:
         self._cuts = {
             (cut.unit.split, cut.unit.index): cut
             for split in chosen
-            for cut in _cut(split, groups[split][:limit], unit_size)
+            for cut in _cut(split, _led_by_a_target(groups[split][:limit]), unit_size)
         }
 
     @property
@@ -289,6 +289,13 @@ def record_ids(ref: Any, sentence: Any) -> tuple[int, int] | None:
         return None
     ref_id, sent_id = ref.get("ref_id"), sentence.get("sent_id")
     return (ref_id, sent_id) if is_id(ref_id) and is_id(sent_id) else None
+
+
+def _led_by_a_target(groups: Sequence[_Group]) -> list[_Group]:
+    """The groups in order, except that the first one with a target leads: of a split's first shard HF datasets learns
+    what a mask is (docs/design.md, "The shard")."""
+    lead = next((place for place, group in enumerate(groups) if any(target_ids(ref) for _, ref in group.refs)), 0)
+    return [*groups[lead : lead + 1], *groups[:lead], *groups[lead + 1 :]]
 
 
 def _cut(split: str, groups: Sequence[_Group], unit_size: int) -> Iterable[_Cut]:

@@ -170,7 +170,8 @@ class _ImageRecords:
             raise RecordError(targets.reason, targets.message)
         question = self.converter.wording.question(phrase, self.converter.seed, key)
         human = Turn("human", (f"{IMAGE_MARK}\n{question}",))
-        return Dialogue(key, TASK, (human, Turn("gpt", self._answer(phrase, targets))))
+        answer = Turn("gpt", self._answer(phrase, targets))
+        return Dialogue(key, TASK, (human, answer), record=_record(listed, sentence))
 
     def _answer(self, phrase: str, targets: list[int]) -> Text:
         wording = self.converter.wording

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from samtok_data.rejects import Reject
 from samtok_data.scenes import Scene
 
+Suffix = Literal["jpg", "png"]
 Payload = list[dict[str, Any]]
 """A unit's records as JSON values (no tuples, no arrays): small, and the same on every Python."""
 
@@ -45,6 +46,8 @@ class DatasetInfo:
         licence: terms of annotations and images, in one sentence.
         home: where it is published.
         sentences: expected number of sentences a split; None where no table gives it.
+        image_suffix: format of every image, as the members of its shards are called. One for all, because HF datasets
+            refuses a dataset whose samples have different members.
     """
 
     name: str
@@ -54,6 +57,7 @@ class DatasetInfo:
     licence: str
     home: str
     sentences: Mapping[str, int | None]
+    image_suffix: Suffix = "jpg"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

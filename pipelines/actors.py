@@ -164,7 +164,10 @@ def _death(error: RayActorError) -> SetupError:
         return SetupError(
             f"An actor could not start: {last}. samtok-data must be installed on every node of the cluster"
         )
+    detail = next((line.strip() for line in text.splitlines() if "exit" in line), text.splitlines()[0]).partition(
+        ". Some "
+    )[0]
     return SetupError(
-        f"An actor died {MAX_RETRIES + 1} times at the same work; too little memory is the usual cause (Ray's logs "
-        "on its node tell). Finished shards are kept: mend the cause and run again to resume"
+        f"An actor died {MAX_RETRIES + 1} times at the same work; too little memory is the usual cause. Finished "
+        f"shards are kept: mend the cause and run again to resume. Ray says: {detail[:300]}"
     )

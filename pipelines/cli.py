@@ -103,7 +103,10 @@ def tokenize(dry_run: bool, as_json: bool, **options: Any) -> None:
     from pipelines.run import tokenize as run
     from pipelines.tables import summary_table
 
-    summary = run(config)
+    try:
+        summary = run(config)
+    except KeyboardInterrupt as error:
+        raise click.ClickException("stopped; finished shards are kept, the same command resumes") from error
     click.echo(json.dumps(summary.json, indent=1) if as_json else summary_table(summary))
 
 
@@ -126,7 +129,7 @@ def verify(out: str) -> None:
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for the PNGs.")
 @click.option("--tokenizer", help="Of the run that made the shard, if left away.")
 @click.option("--images-root", help="Where the images of a shard with --images reference lie.")
-@click.option("--limit", type=int, help="Only the first so many samples.")
+@click.option("--limit", type=click.IntRange(min=1), help="Only the first so many samples.")
 def decode(shard: str, out: Path, tokenizer: str | None, images_root: str | None, limit: int | None) -> None:
     """Words of SHARD back to masks: one PNG a sample, source masks left, decoded ones right."""
     from pipelines.overlays import decode_shard

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,8 +70,13 @@ class RunConfig:
                 raise SetupError(f"{_option(name)} should be at least 1, got {value}")
         if not 0 <= self.max_reject_rate <= 1:
             raise SetupError(f"--max-reject-rate should be a fraction from 0 to 1, got {self.max_reject_rate}")
-        if self.num_gpus_per_actor is not None and self.num_gpus_per_actor < 0:
+        if self.num_gpus_per_actor is not None and not 0 <= self.num_gpus_per_actor < math.inf:
             raise SetupError(f"--num-gpus-per-actor should be 0 or more, got {self.num_gpus_per_actor}")
+        for name in ("root", "out"):
+            if not getattr(self, name) or getattr(self, name).startswith("memory:"):
+                raise SetupError(
+                    f"{_option(name)} should be a folder that every process can reach, got {getattr(self, name)!r}"
+                )
         if not self.split:
             raise SetupError("--split should name at least one split, got none")
 

@@ -43,7 +43,8 @@ def preview(config: RunConfig) -> Preview:
     """Plans a run and writes nothing.
 
     Raises:
-        SetupError: the run could not start.
+        SetupError: the annotation files, the image folder or the wording cannot be used. The tokenizer, the cluster and
+            the output folder are not looked at.
     """
     converter = converter_of(config)
     plan = plan_of(config, converter)

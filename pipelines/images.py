@@ -12,13 +12,14 @@ from typing import TypeVar
 
 from PIL import Image, UnidentifiedImageError
 
+from converters.source import Suffix
 from samtok_data.errors import RecordError, SetupError
 from samtok_data.storage import Folder
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_FORMATS = {"jpg": "JPEG", "jpeg": "JPEG", "png": "PNG"}
+_FORMATS: dict[Suffix, str] = {"jpg": "JPEG", "png": "PNG"}
 # What the file system says of a name that no file can have.
 _NO_SUCH_NAME = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
 
@@ -29,17 +30,24 @@ class LoadedImage:
 
     Attributes:
         data: its bytes as they are on disk.
-        suffix: the member suffix that its format calls for, ``jpg`` or ``png``.
+        suffix: the member suffix of its format.
         picture: RGB; the orientation of EXIF is not applied, as the annotations are drawn on the stored pixels.
     """
 
     data: bytes
-    suffix: str
+    suffix: Suffix
     picture: Image.Image
 
 
-def load_image(folder: Folder, name: str, height: int, width: int) -> LoadedImage:
+def load_image(folder: Folder, name: str, height: int, width: int, suffix: Suffix) -> LoadedImage:
     """Reads one image and checks it against what the annotations say.
+
+    Args:
+        folder: of the images.
+        name: in that folder.
+        height: rows that the annotations are drawn on.
+        width: columns.
+        suffix: the format that every image of the dataset has; the name's ending does not count.
 
     Raises:
         RecordError: ``image-missing``, ``image-unreadable``, ``image-format`` (a PNG named .jpg) or ``image-size``.
@@ -54,11 +62,32 @@ def load_image(folder: Folder, name: str, height: int, width: int) -> LoadedImag
             f"{folder}/{name} cannot be read: {error.strerror or error}. What was finished stays; "
             "mend the access and run again to resume"
         ) from error
-    picture, kind = _decode(data, name)
-    if picture.size != (width, height):
-        got = f"{picture.width}x{picture.height}"
-        raise RecordError("image-size", f"{name}: its masks are drawn on {width}x{height}, the image is {got}")
-    return LoadedImage(data, "png" if kind == "PNG" else "jpg", picture)
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            _check(opened, name, (width, height), suffix)
+            return LoadedImage(data, suffix, opened.convert("RGB"))
+    except UnidentifiedImageError as error:
+        raise RecordError("image-unreadable", f"{name}: is no image ({len(data)} bytes)") from error
+    except RecordError:
+        raise
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise RecordError("image-unreadable", f"{name}: cannot be decoded: {error}") from error
+
+
+def _check(opened: Image.Image, name: str, size: tuple[int, int], suffix: Suffix) -> None:
+    """Looks at an image's header, before its pixels are decoded."""
+    # A JPEG with further pictures behind it, as many cameras write, is still a JPEG.
+    kind = "JPEG" if opened.format == "MPO" else opened.format
+    if kind != _FORMATS[suffix]:
+        wanted = _FORMATS[suffix]
+        raise RecordError(
+            "image-format", f"{name}: expected a {wanted}, as all of this dataset, got a {kind}; convert it"
+        )
+    if opened.size != size:
+        drawn, got = (f"{width}x{height}" for width, height in (size, opened.size))
+        raise RecordError("image-size", f"{name}: its masks are drawn on {drawn}, the image is {got}")
+    if opened.mode.startswith(("I", "F")):
+        raise RecordError("image-format", f"{name}: expected 8 bits a channel, got mode {opened.mode}; convert it")
 
 
 def image_bytes(folder: Folder, name: str) -> int | None:
@@ -67,19 +96,6 @@ def image_bytes(folder: Folder, name: str) -> int | None:
         return folder.size(name)
     except OSError:
         return None
-
-
-def _decode(data: bytes, name: str) -> tuple[Image.Image, str]:
-    """The picture as RGB, and its format; only the format that the name's ending stands for is decoded."""
-    try:
-        with Image.open(io.BytesIO(data)) as opened:
-            # A JPEG with further pictures behind it, as many cameras write, is still a JPEG.
-            kind = "JPEG" if opened.format == "MPO" else str(opened.format)
-            if kind == _FORMATS.get(name.rpartition(".")[2].lower()):
-                return opened.convert("RGB"), kind
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise RecordError("image-unreadable", f"{name}: cannot be decoded: {error}") from error
-    raise RecordError("image-format", f"{name}: expected what the ending says, got a {kind}; rename or convert it")
 
 
 def ahead(function: Callable[[Item], Result], items: Iterable[Item], *, threads: int, limit: int) -> Iterator[Result]:

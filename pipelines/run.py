@@ -149,8 +149,8 @@ class _Run:
             images_per_second=round(progress.num_images / progress.seconds, 2),
             masks_per_second=round(progress.num_masks / progress.seconds, 2),
         )
-        if progress.num_units:
-            folder = Folder(self.config.out) / self.converter.name
+        folder = Folder(self.config.out) / self.converter.name
+        if progress.num_units or not folder.exists(f"{HIDDEN}/summary.json"):
             folder.write(f"{HIDDEN}/summary.json", json.dumps(summary.json, indent=1).encode() + b"\n")
             folder.remove(TEMPORARY)
         return summary

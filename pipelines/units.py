@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from converters.source import Converter, Payload
+from converters.source import Converter, Payload, Suffix
 from pipelines.images import LoadedImage, ahead, image_bytes, load_image
 from samtok_data import masks
 from samtok_data.errors import RecordError
@@ -99,7 +99,8 @@ def run_unit(index: int, payload: Payload, settings: UnitSettings, tokenizer: To
     rejects: list[Reject] = []
     num_images = num_masks = 0
     scenes = _set_aside(settings.converter.scenes(payload), rejects)
-    prepare = partial(_prepare, folder=settings.images_root, tokenizer=tokenizer)
+    suffix = settings.converter.info.image_suffix
+    prepare = partial(_prepare, folder=settings.images_root, suffix=suffix, tokenizer=tokenizer)
     prepared = _usable(ahead(prepare, scenes, threads=THREADS, limit=SCENES_AHEAD), rejects)
     for batch in _batches(prepared, SCENES_PER_BATCH):
         for scene, tokenized in zip(batch, _tokenize(batch, tokenizer, settings.measure_iou), strict=True):
@@ -148,10 +149,10 @@ def _set_aside(found: Iterable[Scene | Reject], rejects: list[Reject]) -> Iterat
             yield one
 
 
-def _prepare(scene: Scene, *, folder: Folder, tokenizer: Tokenizer) -> _Prepared | list[Reject]:
+def _prepare(scene: Scene, *, folder: Folder, suffix: Suffix, tokenizer: Tokenizer) -> _Prepared | list[Reject]:
     """Reads the image, cuts views and masks. Runs in a thread; only rejects where the image cannot be used."""
     try:
-        image = load_image(folder, scene.image, scene.height, scene.width)
+        image = load_image(folder, scene.image, scene.height, scene.width, suffix)
     except RecordError as error:
         size = image_bytes(folder, scene.image)
         return [_reject(error, scene, dialogue, size) for dialogue in scene.dialogues]
@@ -194,7 +195,7 @@ def _usable(found: Iterable[_Prepared | list[Reject]], rejects: list[Reject]) ->
 
 def _reject(error: RecordError, scene: Scene, dialogue: Dialogue, size: int | None) -> Reject:
     """The size of the image file tells a later run whether the image was mended."""
-    record = {"scene": scene.id, "image": scene.image, "bytes": size, "dialogue": dialogue.key}
+    record = {"image": scene.image, "bytes": size, "record": dialogue.record}
     return Reject.of(error, dialogue.key, record)
 
 

@@ -13,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from samtok_data import masks
 from samtok_data.dialogues import IMAGE_MARK
 from samtok_data.errors import RecordError, SetupError
+from samtok_data.fingerprints import Fingerprint
 from samtok_data.masks import RLE
 from samtok_data.outputs import HIDDEN, SplitOutput, Totals, UnitEntry
 from samtok_data.rejects import count
@@ -69,7 +70,8 @@ def _verdict(output: SplitOutput, keys: set[str]) -> Verdict:
             verdict.problems.append("the run is not complete: run tokenize again with the same settings")
             return verdict
         entries = [UnitEntry.of_json(fields) for fields in manifest["units"]]
-        config = manifest["fingerprint"]["tokenizer"]["config"]
+        fingerprint = Fingerprint(manifest["fingerprint"])
+        config = fingerprint.parts["tokenizer"]["config"]
         vocabulary = MaskVocabulary(config["codebook_size"], config["depth"])
         written = manifest["totals"]
     except (ValueError, KeyError, TypeError) as error:
@@ -78,6 +80,14 @@ def _verdict(output: SplitOutput, keys: set[str]) -> Verdict:
     verdict.totals = Totals.of(entries)
     if asdict(verdict.totals) != written:
         verdict.problems.append("the manifest's totals are not the sums of its units")
+    if output.fingerprint() != fingerprint:
+        verdict.problems.append("the manifest is of another run than the run file")
+    committed = output.finished(fingerprint)
+    verdict.problems += (
+        f"unit {entry.index}: its entry is not the manifest's"
+        for entry in entries
+        if committed.get(entry.index, entry) != entry
+    )
     for entry in entries:
         verdict.problems += _unit_problems(output, entry, vocabulary, keys)
     listed = {entry.shard.name for entry in entries if entry.shard is not None}

@@ -19,9 +19,9 @@ class Reject:
         key: what its sample would have been called.
         reason: from the closed list.
         message: one sentence: expected, got.
-        record: what finds it in the source, as JSON values: the source record itself and its place in the file; or,
-            where an image could not be used, ``{"scene", "image", "bytes", "dialogue"}`` with the file's size (null
-            where it is not there).
+        record: what finds it in the source, as JSON values: the source record itself and its place in the file. Where
+            an image could not be used, that stands under ``record`` beside ``image`` and ``bytes``, the image file's
+            name and size (null where it is not there).
     """
 
     key: str

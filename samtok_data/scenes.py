@@ -11,7 +11,7 @@ Nothing here knows a tokenizer.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -112,12 +112,14 @@ class Dialogue:
         task: what the dialogue trains, e.g. ``referring-segmentation``.
         turns: human first, then in turn.
         views: the views that the ``<image>`` marks of the text show, in order.
+        record: the source record as JSON values, for the list of rejects.
     """
 
     key: str
     task: str
     turns: tuple[Turn, ...]
     views: tuple[str, ...] = (WHOLE_IMAGE,)
+    record: Any = field(default=None, compare=False)
 
     @property
     def refs(self) -> tuple[MaskRef, ...]:

@@ -128,7 +128,13 @@ def check_fit(module: torch.nn.Module, state: Mapping[str, Tensor], keys: Iterab
         ),
     ]
     if any(faults):
-        raise SetupError(f"{shown}: the weights do not fit the tokenizer: {'; '.join(filter(None, faults))}")
+        raise SetupError(
+            f"{shown}: the weights do not fit the tokenizer: {'; '.join(filter(None, faults))}. Give SAMTok's "
+            "mask_tokenizer_256x2.pth or a tokenizer that was saved here"
+        )
+    broken = [key for key, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if broken:
+        raise SetupError(f"{shown}: {_listed('with numbers that are not finite', sorted(broken))}; it was damaged")
 
 
 def to_bytes(state: Mapping[str, Tensor], *, config: TokenizerConfig, name: str, trained: bool) -> bytes:
@@ -189,7 +195,8 @@ def _check_codebooks(state: Mapping[str, Tensor], config: TokenizerConfig, shown
         if size != config.codebook_size:
             raise SetupError(
                 f"{shown}: {key}: expected {config.codebook_size} codes ({config.codebook_size + 1} rows), "
-                f"got {size} codes ({size + 1} rows)"
+                f"got {size} codes ({size + 1} rows). Give SAMTok's mask_tokenizer_256x2.pth, "
+                "or a tokenizer whose file says its own configuration"
             )
 
 

@@ -280,3 +280,11 @@ def test_a_split_does_not_depend_on_the_other_splits_asked_for(tmp_path: Path) -
     payload = alone.payload(unit)
     assert payload == among.payload(unit)
     assert [listed["duplicates"] for listed in payload[0]["refs"]] == [[0], []]
+
+
+def test_the_first_image_of_a_split_has_a_target(tmp_path: Path) -> None:
+    refs = [grefs.ref(1, 1, []), grefs.ref(2, 2, []), grefs.ref(3, 3, [3]), grefs.ref(4, 1, [])]
+    images = [grefs.image(number) for number in (1, 2, 3)]
+    root = grefs.write_gres(tmp_path, images=images, annotations=[grefs.annotation(3, 3)], refs=refs)
+    plan = open_converter("gres", root=str(root)).plan(splits=("train",), unit_size=1, limit=None)
+    assert [plan.payload(unit)[0]["image_id"] for unit in plan.units] == [3, 1, 2]

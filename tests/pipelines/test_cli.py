@@ -21,7 +21,7 @@ from pipelines.cli import main
 from pipelines.run import Summary
 from samtok_data.shards import unpack
 from tests.converters.grefs import annotation, image, ref, write_gres, write_refer
-from tokenizer_model import open_tokenizer
+from tokenizer_model import open_tokenizer, save_tokenizer
 
 
 def invoke(*arguments: str) -> Result:
@@ -212,6 +212,17 @@ def test_a_checkpoint_that_does_not_fit_is_named(
     assert not (tmp_path / "out").exists()
 
 
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path, bundled: Path) -> None:
+    model = open_tokenizer("small")
+    with torch.no_grad():
+        model.state_dict()["quantizer.codebooks.1.weight"][3, 4] = float("nan")
+    save_tokenizer(model, tmp_path / "nan.safetensors", name="nan", trained=True)
+    result = tokenize(bundled, tmp_path / "out", "--tokenizer", str(tmp_path / "nan.safetensors"))
+    assert result.exit_code == 1
+    assert "1 key with numbers that are not finite: quantizer.codebooks.1.weight; it was damaged" in result.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["nan.safetensors"]
+
+
 def test_unreachable_weights_name_both_ways_out(tmp_path: Path, bundled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
@@ -230,6 +241,9 @@ def test_unreachable_weights_name_both_ways_out(tmp_path: Path, bundled: Path, m
     ("options", "words"),
     [
         (("--split", "dev"), "--split dev: not in"),
+        (("--num-gpus-per-actor", "nan"), "--num-gpus-per-actor should be 0 or more, got nan"),
+        (("--out", "memory://x"), "--out should be a folder that every process can reach, got 'memory://x'"),
+        (("--out", ""), "--out should be a folder that every process can reach, got ''"),
         (("--limit", "0"), "--limit should be at least 1, got 0"),
         (("--samples-per-shard", "-4"), "--samples-per-shard should be at least 1, got -4"),
         (("--actors", "0"), "--actors should be at least 1, got 0"),
@@ -299,6 +313,13 @@ def change_manifest(folder: Path) -> None:
     path.write_text(json.dumps(manifest))
 
 
+def change_run(folder: Path) -> None:
+    path = folder / ".samtok" / "run.json"
+    run = json.loads(path.read_bytes())
+    run["fingerprint"]["limit"] = 5
+    path.write_text(json.dumps(run))
+
+
 def change_totals(folder: Path) -> None:
     path = folder / ".samtok" / "manifest.json"
     manifest = json.loads(path.read_bytes())
@@ -315,6 +336,7 @@ def change_totals(folder: Path) -> None:
         (lambda folder: (folder / ".samtok" / "manifest.json").unlink(), "the run is not complete"),
         (change_totals, "the manifest's totals are not the sums of its units"),
         (lambda folder: (folder / ".samtok" / "manifest.json").write_text("{"), "the manifest is damaged"),
+        (change_run, "the manifest is of another run than the run file"),
         (
             lambda folder: shutil.rmtree(folder / ".samtok" / "rejects"),
             "unit 2: rejects {'annotation-missing': 1} in the manifest, {} in the list",
@@ -328,6 +350,7 @@ def change_totals(folder: Path) -> None:
         "incomplete",
         "wrong totals",
         "damaged",
+        "another run",
         "lost rejects",
         "wrong count",
     ],

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from converters.registry import open_converter
-from converters.source import Converter, Payload
+from converters.registry import DATASETS, open_converter
+from converters.source import Converter, DatasetInfo, Payload
 from pipelines.images import ahead, load_image
 from pipelines.units import UnitSettings, mended, run_unit, with_masks_first
 from samtok_data import masks
@@ -113,9 +113,9 @@ def faulty_images(folder: Path, name: str, fault: str) -> None:
     [
         ("missing", "image-missing", "no such image under"),
         ("truncated", "image-unreadable", "cannot be decoded: "),
-        ("no image", "image-unreadable", "cannot be decoded: "),
-        ("empty", "image-unreadable", "cannot be decoded: "),
-        ("png", "image-format", "expected what the ending says, got a PNG; rename or convert it"),
+        ("no image", "image-unreadable", "is no image (16 bytes)"),
+        ("empty", "image-unreadable", "is no image (0 bytes)"),
+        ("png", "image-format", "expected a JPEG, as all of this dataset, got a PNG; convert it"),
         ("other size", "image-size", "its masks are drawn on 60x40, the image is 33x44"),
     ],
 )
@@ -131,6 +131,11 @@ def test_a_bad_image_rejects_its_sentences_and_no_other(
     rejects = settings.output.rejects()
     assert [reject.key for reject in rejects] == ["gres-1-10", "gres-1-11", "gres-3-30"]
     assert all(words in reject.message and images[0]["file_name"] in reject.message for reject in rejects)
+    # The list finds the record in the source, and tells a later run whether the image was mended.
+    path = root / "images" / "train2014" / images[0]["file_name"]
+    assert {reject.record["bytes"] for reject in rejects} == {path.stat().st_size if path.exists() else None}
+    sentences = [reject.record["record"]["ref"]["sentences"] for reject in rejects]
+    assert [sentence["sent"] for (sentence,) in sentences] == ["a", "b", "d"]
     assert entry.shard is not None
     assert [sample.key for sample in read_shard(settings.output.folder, entry.shard.name)] == ["gres-2-20"]
 
@@ -214,6 +219,7 @@ class CropConverter:
     """Yields one scene that zooms in: the fake at the converter's boundary."""
 
     name: str = "zoom"
+    info: DatasetInfo = DATASETS["gres"].info
 
     def scenes(self, payload: Payload) -> Iterator[Scene | Reject]:
         mask_HW = np.zeros((40, 60), np.bool_)
@@ -300,7 +306,7 @@ def test_an_image_with_further_pictures_is_a_jpeg(tmp_path: Path) -> None:
     picture.save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[picture])
     with Image.open(tmp_path / "a.jpg") as opened:
         assert opened.format == "MPO"
-    assert load_image(Folder(tmp_path), "a.jpg", 40, 60).suffix == "jpg"
+    assert load_image(Folder(tmp_path), "a.jpg", 40, 60, "jpg").suffix == "jpg"
 
 
 @pytest.mark.parametrize("name", ["a" * 300 + ".jpg", "a.jpg/b.jpg", "folder"])
@@ -308,7 +314,7 @@ def test_a_name_that_no_file_has_is_a_missing_image(tmp_path: Path, name: str) -
     Image.new("RGB", (60, 40)).save(tmp_path / "a.jpg")
     (tmp_path / "folder").mkdir()
     with pytest.raises(RecordError) as caught:
-        load_image(Folder(tmp_path), name, 40, 60)
+        load_image(Folder(tmp_path), name, 40, 60, "jpg")
     assert caught.value.reason == "image-missing"
 
 
@@ -318,7 +324,7 @@ def test_a_file_system_that_fails_is_no_fault_of_the_image(tmp_path: Path, monke
 
     monkeypatch.setattr(Folder, "read", fail)
     with pytest.raises(SetupError, match=r"a\.jpg cannot be read: Input/output error\. What was finished stays"):
-        load_image(Folder(tmp_path), "a.jpg", 40, 60)
+        load_image(Folder(tmp_path), "a.jpg", 40, 60, "jpg")
 
 
 def test_only_a_changed_image_counts_as_mended(tmp_path: Path) -> None:
@@ -335,3 +341,16 @@ def test_only_a_changed_image_counts_as_mended(tmp_path: Path) -> None:
     assert not mended(rejects[1:], folder)
     (tmp_path / "cut.jpg").write_bytes(b"1234")
     assert mended(rejects[1:], folder)
+
+
+def test_sixteen_bits_are_not_squeezed_into_eight(tmp_path: Path) -> None:
+    Image.fromarray(np.full((40, 60), 40_000, np.uint16)).save(tmp_path / "a.png")
+    with pytest.raises(RecordError, match="expected 8 bits a channel, got mode I;16; convert it"):
+        load_image(Folder(tmp_path), "a.png", 40, 60, "png")
+
+
+def test_a_large_image_of_another_size_is_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (60, 40)).save(tmp_path / "a.jpg")
+    monkeypatch.setattr(Image.Image, "load", lambda _self: pytest.fail("decoded"))
+    with pytest.raises(RecordError, match="its masks are drawn on 9x9, the image is 60x40"):
+        load_image(Folder(tmp_path), "a.jpg", 9, 9, "jpg")
