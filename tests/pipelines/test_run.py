@@ -293,7 +293,7 @@ def test_an_actor_killed_at_any_moment_costs_nothing(
 def test_a_cluster_that_does_not_answer_is_a_setup_error(tmp_path: Path) -> None:
     script = (
         "from pipelines.cluster import start_cluster\nfrom pipelines.config import RunConfig\n"
-        "start_cluster(RunConfig(dataset='gres', root='', out='', address='127.0.0.1:1'))"
+        "start_cluster(RunConfig(dataset='gres', root='in', out='out', address='127.0.0.1:1'))"
     )
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
