@@ -232,7 +232,8 @@ def test_unreachable_weights_name_both_ways_out(tmp_path: Path, bundled: Path, m
         f"'--out', {str(tmp_path / 'out')!r}])\nprint(result.exit_code, result.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("1 Error: ")
+    assert done.stdout.startswith("1 ")
+    assert "Error: the weights of samtok-256x2" in done.stdout
     assert "--tokenizer small" in done.stdout
     assert "mask_tokenizer_256x2.pth" in done.stdout
 

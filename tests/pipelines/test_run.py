@@ -218,6 +218,7 @@ def start(bundled: Path, out: Path) -> subprocess.Popen[bytes]:
     """The command line in a process of its own, with a Ray of its own."""
     command = [sys.executable, "-m", "pipelines.cli", "tokenize", "--dataset", "gres", "--root", str(bundled)]
     command += ["--out", str(out), "--tokenizer", "small", "--samples-per-shard", "1", "--actors", "2"]
+    command += ["--num-gpus-per-actor", "0"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
