@@ -110,18 +110,18 @@ class _Run:
         missing = [(split, unit) for split in self.splits for unit in split.units if not self._has(split, unit)]
         records = sum(unit.records for _, unit in missing)
         progress = Progress(len(missing), records, done=sum(len(entries) for entries in self.finished.values()))
-        if not missing:
-            return progress
-        start_cluster(self.config)
-        actors = num_actors(self.config, self.share, len(missing))
-        for split in self.splits:
-            split.output.begin(split.fingerprint, overwrite=self.config.overwrite)
         budget = _Budget(
             self.config.max_reject_rate, sum(unit.records for split in self.splits for unit in split.units)
         )
         for entries in self.finished.values():
             for entry in entries.values():
                 budget.add(entry)
+        if not missing:
+            return progress
+        start_cluster(self.config)
+        actors = num_actors(self.config, self.share, len(missing))
+        for split in self.splits:
+            split.output.begin(split.fingerprint, overwrite=self.config.overwrite)
         jobs = (Job(unit.split, unit.index, unit.records, self.plan.payload(unit)) for _, unit in missing)
         settings = {split.output.split: self._settings(split) for split in self.splits}
         results = run_jobs(jobs, self._order(), settings, actors=actors, num_gpus=self.share)
@@ -157,11 +157,17 @@ class _Run:
 
     def _kept(self, split: SplitRun) -> dict[int, UnitEntry]:
         """Finished units, except those with images that could not be used and have changed since."""
-        return {
-            index: entry
-            for index, entry in split.output.finished(split.fingerprint).items()
-            if not (entry.rejects.keys() & IMAGE_REASONS and mended(split.output.rejects_of(index), self.images_root))
-        }
+        kept = split.output.finished(split.fingerprint)
+        for index, entry in list(kept.items()):
+            if not entry.rejects.keys() & IMAGE_REASONS:
+                continue
+            try:
+                is_stale = mended(split.output.rejects_of(index), self.images_root)
+            except (ValueError, KeyError):  # a damaged list is written again with its unit
+                is_stale = True
+            if is_stale:
+                del kept[index]
+        return kept
 
     def _has(self, split: SplitRun, unit: Unit) -> bool:
         return unit.index in self.finished.get(split.output.split, {})

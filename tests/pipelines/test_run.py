@@ -105,6 +105,8 @@ def test_too_many_rejects_end_the_run_and_it_resumes(cluster: None, bundled: Pat
     assert str(caught.value).startswith("1 of 68 records were rejected (1 annotation-missing), more than")
     assert "--max-reject-rate 0.01" in str(caught.value)
     assert tokenize(config_of(bundled, tmp_path, max_reject_rate=0.02)).splits["train"].samples == 67
+    with pytest.raises(SetupError, match="1 of 68 records were rejected"):  # complete, and still over this budget
+        tokenize(config_of(bundled, tmp_path, max_reject_rate=0.01))
 
 
 def test_images_that_come_back_are_tokenised_on_resume(
