@@ -195,15 +195,32 @@ def test_a_checkpoint_that_changed_under_the_run_is_refused(cluster: None) -> No
         list(actors.run_jobs(jobs, order, {}, actors=1, num_gpus=0))
 
 
+def parent_of(pid: int) -> int:
+    """The parent's pid; 0 where there is none."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:  # it ended meanwhile
+        return 0
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("PPid:")))
+
+
+def is_ours(pid: int) -> bool:
+    """Whether a process descends from this one: other runs on the machine are none of our business."""
+    while pid not in (0, os.getpid()):
+        pid = parent_of(pid)
+    return pid == os.getpid()
+
+
 def actor_pids() -> list[int]:
-    """Processes that call themselves a UnitActor, as Ray names its workers."""
+    """Processes of this session that call themselves a UnitActor, as Ray names its workers."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             command = (folder / "cmdline").read_bytes()
-        except OSError:  # it ended meanwhile
+        except OSError:
             continue
-        if command.startswith(b"ray::") and b"Actor" in command and b"IDLE" not in command:
+        is_actor = command.startswith(b"ray::") and b"Actor" in command and b"IDLE" not in command
+        if is_actor and is_ours(int(folder.name)):
             found.append(int(folder.name))
     return found
 
