@@ -35,14 +35,20 @@ def is_contained(name: str) -> bool:
 
 
 def raising_os_errors(method: Callable[_Args, _Result]) -> Callable[_Args, _Result]:
-    """Raises an object store's own errors as OSError: to botocore, missing credentials or a lost line are none."""
+    """Raises an object store's own errors as OSError: to botocore, missing credentials or a lost line are none.
+
+    Nothing is swallowed: every error goes on, a store's under another class and with itself as the cause. Which
+    classes those are only the stores' packages know, and none of them is imported here.
+    """
 
     @functools.wraps(method)
     def call(*args: _Args.args, **kwargs: _Args.kwargs) -> _Result:
         try:
             return method(*args, **kwargs)
+        except OSError:
+            raise
         except Exception as error:
-            if isinstance(error, OSError) or type(error).__module__ == "builtins":
+            if type(error).__module__ == "builtins":  # a fault of this program, such as ValueError
                 raise
             raise OSError(str(error)) from error
 

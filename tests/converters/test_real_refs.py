@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -19,15 +18,10 @@ from tests.converters import grefs
 REFER = "refer_layout_derived"
 
 
-@pytest.fixture(name="samples")
-def _samples() -> Path:
-    folder = os.environ.get("SAMTOK_SAMPLES")
-    if not folder:
-        pytest.skip("SAMTOK_SAMPLES does not name the folder of samples")
-    path = Path(folder) / "refseg"
-    if not path.is_dir():
-        pytest.skip(f"{path} is not there")
-    return path
+@pytest.fixture
+def refseg(samples: Path) -> Path:
+    """The samples of referring segmentation."""
+    return samples / "refseg"
 
 
 COUNTS = {
@@ -40,8 +34,8 @@ COUNTS = {
 
 
 @pytest.mark.parametrize(("dataset", "partition"), COUNTS, ids=" ".join)
-def test_every_real_sentence_becomes_a_dialogue(samples: Path, tmp_path: Path, dataset: str, partition: str) -> None:
-    converter = open_converter(dataset, root=str(samples / REFER), images_root=str(tmp_path), partition=partition)
+def test_every_real_sentence_becomes_a_dialogue(refseg: Path, tmp_path: Path, dataset: str, partition: str) -> None:
+    converter = open_converter(dataset, root=str(refseg / REFER), images_root=str(tmp_path), partition=partition)
     plan = converter.plan(splits=("all",), unit_size=2, limit=None)
     counts: Counter[str] = Counter()
     for unit in plan.units:
@@ -56,8 +50,8 @@ def test_every_real_sentence_becomes_a_dialogue(samples: Path, tmp_path: Path, d
     assert {one.split: one.found for one in plan.expectations if one.split != "all"} == table
 
 
-def test_a_real_record_is_known_word_for_word(samples: Path, tmp_path: Path) -> None:
-    converter = open_converter("refcocog", root=str(samples / REFER), images_root=str(tmp_path))
+def test_a_real_record_is_known_word_for_word(refseg: Path, tmp_path: Path) -> None:
+    converter = open_converter("refcocog", root=str(refseg / REFER), images_root=str(tmp_path))
     plan = converter.plan(splits=("train",), unit_size=100, limit=None)
     dialogues: dict[str, tuple[Scene, Dialogue]] = {}
     for one in converter.scenes(plan.payload(plan.units[0])):
@@ -70,10 +64,10 @@ def test_a_real_record_is_known_word_for_word(samples: Path, tmp_path: Path) -> 
     assert [ref.region for ref in dialogue.refs] == ["1152939"]
 
 
-def test_real_masks_have_the_area_and_box_that_their_annotations_state(samples: Path, tmp_path: Path) -> None:
-    annotations = json.loads((samples / REFER / "refcoco" / "instances.json").read_text())["annotations"]
+def test_real_masks_have_the_area_and_box_that_their_annotations_state(refseg: Path, tmp_path: Path) -> None:
+    annotations = json.loads((refseg / REFER / "refcoco" / "instances.json").read_text())["annotations"]
     by_id = {str(annotation["id"]): annotation for annotation in annotations}
-    converter = open_converter("refcoco", root=str(samples / REFER), images_root=str(tmp_path))
+    converter = open_converter("refcoco", root=str(refseg / REFER), images_root=str(tmp_path))
     plan = converter.plan(splits=("all",), unit_size=100, limit=None)
     regions = [
         region
@@ -96,8 +90,8 @@ def _gres(root: Path, refs: list[Any], images: list[Any], annotations: list[Any]
     return [one for unit in plan.units for one in converter.scenes(plan.payload(unit))]
 
 
-def test_the_real_record_without_target(samples: Path, tmp_path: Path) -> None:
-    ref = json.loads((samples / "gref_issues" / "issue12_no_target_ref.json").read_text())
+def test_the_real_record_without_target(refseg: Path, tmp_path: Path) -> None:
+    ref = json.loads((refseg / "gref_issues" / "issue12_no_target_ref.json").read_text())
     (scene,) = _gres(tmp_path, [ref], [grefs.image(909)], [])
     (dialogue,) = scene.dialogues
     assert dialogue.key == "gres-135-400"
@@ -106,8 +100,8 @@ def test_the_real_record_without_target(samples: Path, tmp_path: Path) -> None:
     assert scene.regions == ()
 
 
-def test_the_real_crowd(samples: Path, tmp_path: Path) -> None:
-    crowd = json.loads((samples / "gref_issues" / "issue7_iscrowd_annotation.json").read_text())
+def test_the_real_crowd(refseg: Path, tmp_path: Path) -> None:
+    crowd = json.loads((refseg / "gref_issues" / "issue7_iscrowd_annotation.json").read_text())
     tables = ([grefs.ref(1, 10881, [crowd["id"]], split="val")], [grefs.image(10881, height=480, width=640)], [crowd])
     (scene,) = _gres(tmp_path, *tables)
     (region,) = scene.regions
