@@ -30,7 +30,7 @@ $(READY): pyproject.toml constraints.txt
 	if [ "$(TORCH_BACKEND)" != cpu ] || ! $(BIN)/pip install -q $(patsubst torch==%,torch==%+cpu,$(TORCH_PAIR)) 2>/dev/null; then \
 		$(BIN)/pip install -q uv && $(BIN)/uv pip install -q --python $(BIN)/python --torch-backend $(TORCH_BACKEND) $(TORCH_PAIR); fi
 	SAM2_BUILD_CUDA=0 $(BIN)/pip install -q --no-build-isolation -c constraints.txt sam2
-	$(BIN)/pip install -q -c constraints.txt -e '.[run,s3]' --group dev
+	$(BIN)/pip install -q -c constraints.txt -e '.[run,train,s3]' --group dev
 	touch $@
 
 demo: $(READY) ## the main job on the bundled sample: shards, check, pictures
