@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 import io
 import itertools
 import logging
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw
 
+from pipelines.drawing import draw_masks
 from samtok_data import masks
 from samtok_data.errors import SetupError
 from samtok_data.masks import Mask
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_OPACITY = 0.5
 _CAPTION_HEIGHT = 16
 
 
@@ -101,22 +100,6 @@ def _side_by_side(picture: Image.Image, left: Sequence[Mask], right: Sequence[Ma
     sheet.paste(draw_masks(picture, right), (picture.width, 0))
     ImageDraw.Draw(sheet).text((4, picture.height + 2), caption, fill="black")
     return sheet
-
-
-def draw_masks(picture: Image.Image, layers: Sequence[Mask]) -> Image.Image:
-    """The picture with each mask tinted in a colour of its own.
-
-    Args:
-        picture: RGB.
-        layers: masks of the picture's size.
-    """
-    pixels_HWC = np.asarray(picture, dtype=np.float32)
-    for place, mask_HW in enumerate(layers):
-        hue = (0.5 + place * 0.618) % 1.0  # the golden ratio keeps neighbouring colours apart
-        colour = np.array(colorsys.hsv_to_rgb(hue, 0.9, 1.0), np.float32) * 255
-        tinted = (1 - _OPACITY) * pixels_HWC + _OPACITY * colour
-        pixels_HWC = np.where(mask_HW[:, :, None], tinted, pixels_HWC)
-    return Image.fromarray(pixels_HWC.astype(np.uint8))
 
 
 def decode_shard(
