@@ -240,12 +240,30 @@ class MaskTokenizer(nn.Module):
             _, codes = self._embed_masks(features.embedding[owners_N], prepared, chosen)
             return codes, self._decode_masks(features.of(owners_N), codes)
 
-        empty = (
-            np.empty((0, self.config.depth), np.int64),
-            np.empty((0, self.config.logit_side, self.config.logit_side), np.float32),
-        )
-        codes, logits = self._run(prepared, [len(one.prompts) for one in prepared], step, empty)
+        codes, logits = self._run(prepared, [len(one.prompts) for one in prepared], step, self._nothing()[:2])
         return codes, [self._cut(one, image.size, threshold) for one, image in zip(logits, prepared, strict=True)]
+
+    def reconstruct_logits(self, prepared: Sequence[Prepared]) -> tuple[list[Codes], list[Logits], list[Logits]]:
+        """What ``reconstruct_prepared`` cuts, and what would be decoded if nothing were quantised; for measuring.
+
+        Returns:
+            For each image the codes, int64, (n_i, L); the logits that they decode to, float32, (n_i, P, P); and
+            the logits of the embeddings themselves, of the same shape. All on one backbone pass.
+        """
+
+        def step(features: ImageFeatures, owners_N: Tensor, chosen: Sequence[_Pair]) -> tuple[NDArray[Any], ...]:
+            z_ND, codes = self._embed_masks(features.embedding[owners_N], prepared, chosen)
+            own = features.of(owners_N)
+            unquantised = self._decode_embeddings(own, torch.from_numpy(z_ND).to(self.device))
+            return codes, self._decode_masks(own, codes), unquantised
+
+        codes, logits, unquantised = self._run(prepared, [len(one.prompts) for one in prepared], step, self._nothing())
+        return codes, logits, unquantised
+
+    def _nothing(self) -> tuple[Codes, Logits, Logits]:
+        """Codes, logits and logits of an image without masks."""
+        logits = np.empty((0, self.config.logit_side, self.config.logit_side), np.float32)
+        return np.empty((0, self.config.depth), np.int64), logits, logits
 
     def _prepare_all(self, images: Sequence[Image.Image], regions: Sequence[Sequence[RLE]]) -> list[Prepared]:
         if len(images) != len(regions):
@@ -324,7 +342,9 @@ class MaskTokenizer(nn.Module):
         return z_ND.cpu().numpy(), self.quantizer.encode(z_ND).cpu().numpy()
 
     def _decode_masks(self, features: ImageFeatures, codes_NL: Codes) -> Logits:
-        embeddings_ND = self.quantizer.decode(torch.from_numpy(codes_NL).to(self.device))
+        return self._decode_embeddings(features, self.quantizer.decode(torch.from_numpy(codes_NL).to(self.device)))
+
+    def _decode_embeddings(self, features: ImageFeatures, embeddings_ND: Tensor) -> Logits:
         with self._arithmetic():
             logits_NPP = self.network.mask_logits(features, embeddings_ND)
         return logits_NPP.float().cpu().numpy()
