@@ -200,3 +200,10 @@ def prompt_box(rle: RLE) -> tuple[float, float, float, float]:
     """
     x, y, width, height = coco_box(rle)
     return x / rle.width, y / rle.height, (x + width - 1) / rle.width, (y + height - 1) / rle.height
+
+
+def prompt_box_of(mask_HW: Mask) -> tuple[float, float, float, float]:
+    """``prompt_box`` of a mask that is not compressed: bool, shape (height, width), not empty."""
+    height, width = mask_HW.shape
+    rows, columns = np.flatnonzero(mask_HW.any(axis=1)), np.flatnonzero(mask_HW.any(axis=0))
+    return columns[0] / width, rows[0] / height, columns[-1] / width, rows[-1] / height

@@ -106,7 +106,16 @@ class StillSam2(nn.Module):
         Args:
             pixels_B3SS: float, RGB, normalised with ImageNet's mean and standard deviation.
         """
-        fine, middle, last = self.image_encoder(pixels_B3SS)["backbone_fpn"]
+        return self.decoder_features(*self.image_encoder(pixels_B3SS)["backbone_fpn"])
+
+    def decoder_features(self, fine: Tensor, middle: Tensor, last: Tensor) -> ImageFeatures:
+        """What the mask encoder and decoder make of the three levels of the backbone.
+
+        Args:
+            fine: (B, D, 4 E, 4 E).
+            middle: (B, D, 2 E, 2 E).
+            last: (B, D, E, E).
+        """
         return ImageFeatures(
             embedding=last + self.no_mem_embed.reshape(1, -1, 1, 1),
             fine=self.sam_mask_decoder.conv_s0(fine),

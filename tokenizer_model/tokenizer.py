@@ -21,7 +21,7 @@ from samtok_data.masks import RLE
 from samtok_data.words import MISSING, MaskVocabulary
 from tokenizer_model.config import TokenizerConfig
 from tokenizer_model.identity import TokenizerIdentity, untrained_warning
-from tokenizer_model.inputs import Prepared
+from tokenizer_model.inputs import Prepared, normalised
 from tokenizer_model.network import ImageFeatures, SamtokModel, StillSam2
 from tokenizer_model.quantizer import ResidualQuantizer
 
@@ -34,10 +34,6 @@ Kept so that masks match the published ones.
 
 IMAGE_BATCH = 4
 MASK_BATCH = 32
-
-# Mean and standard deviation of ImageNet's RGB values in 0..1, as SAM 2 was trained with.
-_IMAGE_MEAN = (0.485, 0.456, 0.406)
-_IMAGE_STD = (0.229, 0.224, 0.225)
 
 Precision = Literal["fp32", "bf16"]
 Codes = NDArray[np.int64]
@@ -321,11 +317,8 @@ class MaskTokenizer(nn.Module):
 
     def _image_features(self, images: Sequence[Prepared]) -> ImageFeatures:
         pixels_BSS3 = torch.from_numpy(np.stack([image.pixels for image in images])).to(self.device)
-        mean_3 = torch.tensor(_IMAGE_MEAN, device=self.device)
-        std_3 = torch.tensor(_IMAGE_STD, device=self.device)
-        normalised_B3SS = ((pixels_BSS3.float() / 255 - mean_3) / std_3).permute(0, 3, 1, 2).contiguous()
         with self._arithmetic():
-            return self.network.image_features(normalised_B3SS)
+            return self.network.image_features(normalised(pixels_BSS3))
 
     def _embed_masks(
         self, images_NDEE: Tensor, prepared: Sequence[Prepared], chosen: Sequence[_Pair]

@@ -1,0 +1,70 @@
+"""The loss of a step: cross-entropy and Dice on sampled points of the logits.
+
+Letters: N masks, P side of the logits, T points of a mask. Points are (x, y) as fractions of the logits' square.
+Sources: PointRend (arXiv 1912.08193) for the points, Mask2Former (arXiv 2112.01527) for the use, and the published
+training loss for the weights and for how the two are averaged.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tokenizer_model.training.recipe import Losses
+
+
+def mask_losses(logits_NPP: Tensor, targets_NPP: Tensor, settings: Losses, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Cross-entropy and Dice of each mask, not weighted.
+
+    Args:
+        logits_NPP: float.
+        targets_NPP: 0 and 1, of the logits' type.
+        settings: how many points, and how they are drawn.
+        generator: on the logits' device.
+
+    Returns:
+        Two of (N,): the mean over the mask's points of the binary cross-entropy, and one minus its Dice coefficient.
+    """
+    points_NT2 = uncertain_points(logits_NPP, settings, generator)
+    logits_NT = at_points(logits_NPP, points_NT2)
+    targets_NT = at_points(targets_NPP, points_NT2)
+    bce_N = F.binary_cross_entropy_with_logits(logits_NT, targets_NT, reduction="none").mean(dim=1)
+    chances_NT = logits_NT.sigmoid()
+    shared_N = (chances_NT * targets_NT).sum(dim=1)
+    both_N = chances_NT.sum(dim=1) + targets_NT.sum(dim=1)
+    dice_N = 1 - (2 * shared_N + settings.dice_smooth) / (both_N + settings.dice_smooth)
+    return bce_N, dice_N
+
+
+@torch.no_grad()
+def uncertain_points(logits_NPP: Tensor, settings: Losses, generator: torch.Generator) -> Tensor:
+    """Where a mask is looked at: mostly where its logits are closest to 0, for the rest anywhere.
+
+    Args:
+        logits_NPP: float.
+        settings: points, oversample, importance.
+        generator: on the logits' device.
+
+    Returns:
+        (N, points, 2), of the logits' type, 0 to 1.
+    """
+    num_masks, options = len(logits_NPP), {"dtype": logits_NPP.dtype, "device": logits_NPP.device}
+    uncertain = int(settings.importance * settings.points)
+    candidates = int(settings.points * settings.oversample)
+    points_NC2 = torch.rand(num_masks, candidates, 2, generator=generator, **options)
+    certainty_NC = at_points(logits_NPP, points_NC2).abs()
+    chosen_NU = certainty_NC.topk(uncertain, dim=1, largest=False, sorted=False).indices
+    uncertain_NU2 = points_NC2.gather(1, chosen_NU.unsqueeze(-1).expand(-1, -1, 2))
+    anywhere_NR2 = torch.rand(num_masks, settings.points - uncertain, 2, generator=generator, **options)
+    return torch.cat([uncertain_NU2, anywhere_NR2], dim=1)
+
+
+def at_points(values_NPP: Tensor, points_NT2: Tensor) -> Tensor:
+    """Values between pixels, bilinear; a pixel's value stands at its centre and beyond the edge stands 0.
+
+    Returns:
+        (N, T).
+    """
+    grid_N1T2 = 2 * points_NT2.unsqueeze(1) - 1
+    return F.grid_sample(values_NPP.unsqueeze(1), grid_N1T2, mode="bilinear", align_corners=False)[:, 0, 0]

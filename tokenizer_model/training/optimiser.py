@@ -1,0 +1,193 @@
+"""A step of training: gradients of a global batch, one move of the weights, one move of the codebooks.
+
+Works in one process without a process group, and in several with one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from tokenizer_model.quantizers.base import CodebookUse
+from tokenizer_model.tokenizer import MaskTokenizer
+from tokenizer_model.training.examples import Examples
+from tokenizer_model.training.recipe import Optimisation, Recipe
+from tokenizer_model.training.step import TrainingPass
+
+TERMS = ("loss", "bce", "dice", "commitment")
+
+
+class NotFinite(Exception):
+    """The loss or its gradient is NaN or infinite; weights and codebooks are as before the step.
+
+    Args:
+        step: number of the step, from 0.
+        what: which term, or the gradient.
+        images: of this worker's batch, those whose own loss is not finite.
+    """
+
+    def __init__(self, step: int, what: str, images: tuple[int, ...]) -> None:
+        super().__init__(step, what, images)
+        self.step, self.what, self.images = step, what, images
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """What a step came to, over all workers.
+
+    Attributes:
+        terms: mean over the masks of ``loss`` (weighted) and of ``bce``, ``dice`` and ``commitment`` (not weighted).
+        grad_norm: before it was clipped.
+        learning_rate: that the step was made with.
+        num_masks: of the step.
+        use: of the codebooks, by this step's masks.
+    """
+
+    terms: Mapping[str, float]
+    grad_norm: float
+    learning_rate: float
+    num_masks: int
+    use: CodebookUse
+
+
+class Optimiser:
+    """Model, AdamW, its schedule and the number of the next step.
+
+    Args:
+        model: on its device; what learns is set here.
+        recipe: all numbers.
+        images_per_pass: a step's images go through the network in parts of so many; gradients add up.
+        compiled: whether torch.compile is used.
+    """
+
+    def __init__(self, model: MaskTokenizer, recipe: Recipe, *, images_per_pass: int, compiled: bool = False) -> None:
+        self.model, self.recipe, self.images_per_pass = model, recipe, images_per_pass
+        self.step_number = 0
+        self._pass: nn.Module = TrainingPass(model, recipe)
+        self._plain = self._pass
+        self.parameters = [one for one in model.parameters() if one.requires_grad]
+        settings = recipe.optimisation
+        self.adam = torch.optim.AdamW(
+            self.parameters,
+            lr=settings.learning_rate,
+            betas=settings.betas,
+            weight_decay=settings.weight_decay,
+            fused=model.device.type == "cuda",
+        )
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.adam, lambda step: rate_at(step, recipe.steps, settings))
+        if compiled:
+            _compile(model)
+        self.is_distributed = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+        if self.is_distributed:
+            index = [model.device.index or 0] if model.device.type == "cuda" else None
+            # Codebooks are buffers and frozen rows: every worker computes the same ones itself.
+            self._pass = DistributedDataParallel(self._pass, device_ids=index, broadcast_buffers=False)
+
+    def step(self, examples: Examples) -> StepReport:
+        """Learns from this worker's part of a global batch.
+
+        Args:
+            examples: on any device; at least one image.
+
+        Raises:
+            NotFinite: nothing was changed.
+        """
+        rank, world = (dist.get_rank(), dist.get_world_size()) if self.is_distributed else (0, 1)
+        device = self.model.device
+        total = self._summed(torch.tensor(float(examples.num_masks), device=device))
+        parts = examples.split(self.images_per_pass)
+        sums, embeddings = torch.zeros(len(TERMS), dtype=torch.float64, device=device), []
+        self.adam.zero_grad(set_to_none=True)
+        for index, part in enumerate(parts):
+            is_last = index == len(parts) - 1
+            with contextlib.nullcontext() if is_last or not self.is_distributed else self._pass.no_sync():  # type: ignore[operator]
+                terms = self._pass(part.to(device), self._seed(rank, index))
+                # Data-parallel training takes the mean over workers; the loss is the mean over all masks.
+                (terms[0] * (world / total)).backward()
+            sums += torch.stack([term.detach().double() for term in terms[: len(TERMS)]])
+            embeddings.append(terms[-1])
+        sums = self._summed(sums) / total
+        self._check(dict(zip(TERMS, sums.tolist(), strict=True)), examples)
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.recipe.optimisation.clip)
+        if not math.isfinite(float(norm)):
+            raise NotFinite(self.step_number, "gradient", self._broken(examples))
+        learning_rate = self.adam.param_groups[0]["lr"]
+        self.adam.step()
+        use = self.model.quantizer.update(
+            torch.cat(embeddings), decay=self.recipe.optimisation.codebook_decay, seed=self._seed(0, -1)
+        )
+        self.schedule.step()
+        self.step_number += 1
+        means = dict(zip(TERMS, sums.tolist(), strict=True))
+        return StepReport(means, float(norm), learning_rate, int(total), use)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next step depends on, except the examples."""
+        return {
+            "step": self.step_number,
+            "model": self.model.state_dict(),
+            "adam": self.adam.state_dict(),
+            "schedule": {"last_epoch": self.schedule.last_epoch},
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what ``state`` gave; its shapes must fit."""
+        self.model.load_state_dict(state["model"])
+        self.adam.load_state_dict(state["adam"])
+        self.schedule.last_epoch = state["schedule"]["last_epoch"]
+        for group in self.adam.param_groups:
+            group["lr"] = group["initial_lr"] * self.schedule.lr_lambdas[0](self.schedule.last_epoch)
+        self.step_number = state["step"]
+
+    def _seed(self, rank: int, part: int) -> int:
+        text = f"{self.recipe.seed}/{self.step_number}/{rank}/{part}"
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
+
+    def _summed(self, tensor: Tensor) -> Tensor:
+        if self.is_distributed:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def _check(self, means: Mapping[str, float], examples: Examples) -> None:
+        broken = [name for name in ("bce", "dice", "commitment", "loss") if not math.isfinite(means[name])]
+        if broken:
+            raise NotFinite(self.step_number, broken[0], self._broken(examples))
+
+    @torch.no_grad()
+    def _broken(self, examples: Examples) -> tuple[int, ...]:
+        losses = [
+            self._plain(one.to(self.model.device), self._seed(0, 0))[0] if one.num_masks else torch.zeros(())
+            for one in examples.split(1)
+        ]
+        return tuple(index for index, loss in enumerate(losses) if not math.isfinite(float(loss)))
+
+
+def rate_at(step: int, steps: int, settings: Optimisation) -> float:
+    """The learning rate of a step as a fraction of the full one: linear from almost 0, then a cosine to 0.
+
+    Args:
+        step: from 0 on.
+        steps: of the whole run.
+        settings: share of the warm-up.
+    """
+    warm = round(settings.warm_up * steps)
+    if step < warm:
+        return (step + 1) / (warm + 1)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm) / max(1, steps - warm))))
+
+
+def _compile(model: MaskTokenizer) -> None:
+    """Compiles the three parts in place; numbers of masks differ from step to step, images do not."""
+    network = model.network
+    network.image_encoder.compile()
+    network.mask_embeddings = torch.compile(network.mask_embeddings, dynamic=True)  # type: ignore[method-assign]
+    network.mask_logits = torch.compile(network.mask_logits, dynamic=True)  # type: ignore[method-assign]

@@ -1,0 +1,113 @@
+"""One pass of a training step: images and masks in, losses and mask embeddings out.
+
+Letters: B images, N masks, D channels, L levels, P side of the logits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tokenizer_model.inputs import normalised
+from tokenizer_model.network import ImageFeatures
+from tokenizer_model.tokenizer import MaskTokenizer
+from tokenizer_model.training.examples import Examples
+from tokenizer_model.training.losses import mask_losses
+from tokenizer_model.training.recipe import Losses, Part, Recipe
+
+_PARTS: dict[Part, tuple[str, ...]] = {
+    "image_encoder": ("image_encoder.", "no_mem_embed"),
+    "prompt_encoder": ("sam_prompt_encoder.",),
+    "mask_encoder": ("sam_mask_encoder.",),
+    "mask_decoder": ("sam_mask_decoder.",),
+}
+# No loss reaches them. The IoU head still chooses which of the decoder's three masks counts.
+_NEVER_TRAINED = ("sam_mask_decoder.iou_prediction_head.", "sam_mask_decoder.pred_obj_score_head.")
+_CHOSEN_FIRST = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a pass gives.
+
+    Attributes:
+        loss: scalar with a gradient: the sum over masks of the weighted terms. Divide by the step's number of masks.
+        bce: scalar: the sum over masks of the cross-entropy, not weighted.
+        dice: scalar: likewise.
+        commitment: scalar: likewise.
+        z_ND: without gradient: mask embeddings before quantisation.
+    """
+
+    loss: Tensor
+    bce: Tensor
+    dice: Tensor
+    commitment: Tensor
+    z_ND: Tensor
+
+
+class TrainingPass(nn.Module):
+    """The forward pass of training, as one module, so that data-parallel wrappers see every parameter used.
+
+    Args:
+        model: its parts are set to learn or not, as the recipe says.
+        recipe: the loss, and what learns.
+    """
+
+    def __init__(self, model: MaskTokenizer, recipe: Recipe) -> None:
+        super().__init__()
+        self.tokenizer = model
+        self.settings: Losses = recipe.losses
+        self.half = recipe.precision == "bf16"
+        self.encoder_learns = "image_encoder" in recipe.train
+        learn(model, recipe.train)
+
+    def forward(self, examples: Examples, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Losses of some images and their masks, the fields of ``Terms`` in order.
+
+        Args:
+            examples: on the model's device.
+            seed: of the points that the loss looks at.
+        """
+        network, quantizer = self.tokenizer.network, self.tokenizer.quantizer
+        device = examples.pixels.device
+        kind = network.no_mem_embed.dtype
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.half):
+            with torch.set_grad_enabled(self.encoder_learns and torch.is_grad_enabled()):
+                levels = network.image_encoder(normalised(examples.pixels, kind))["backbone_fpn"]
+            features: ImageFeatures = network.decoder_features(*levels)
+            z_ND = network.mask_embeddings(
+                features.embedding[examples.owners],
+                (examples.prompts.to(kind) / 255).unsqueeze(1),
+                examples.boxes.to(kind),
+            ).to(kind)
+            quantized = quantizer.quantize(z_ND)
+            logits_NPP = network.mask_logits(features.of(examples.owners), quantized.embedding_ND).to(kind)
+        generator = torch.Generator(device).manual_seed(seed)
+        with torch.autocast(device.type, enabled=False):
+            bce_N, dice_N = mask_losses(logits_NPP, examples.targets.to(kind), self.settings, generator)
+        bce, dice, commitment = bce_N.sum(), dice_N.sum(), quantized.commitment_N.sum()
+        loss = self.settings.bce * bce + self.settings.dice * dice + self.settings.commitment * commitment
+        return loss, bce.detach(), dice.detach(), commitment.detach(), z_ND.detach()
+
+
+def learn(model: MaskTokenizer, parts: tuple[Part, ...]) -> None:
+    """Sets which parameters of the network get gradients; codebooks never do, they follow moving averages."""
+    chosen = tuple(prefix for part in parts for prefix in _PARTS[part])
+    for name, parameter in model.network.named_parameters():
+        parameter.requires_grad_(name.startswith(chosen) and not name.startswith(_NEVER_TRAINED))
+    for name, parameter in model.quantizer.named_parameters():
+        parameter.requires_grad_(not name.startswith("codebooks."))
+
+
+@torch.no_grad()
+def choose_first_mask(model: MaskTokenizer) -> None:
+    """Makes the untrained IoU head of a fresh network name the first of the three masks, always.
+
+    The head is never trained. A random one would send each mask to another of three decoders as it drifts.
+    """
+    last = model.network.sam_mask_decoder.iou_prediction_head.layers[-1]
+    last.weight.zero_()
+    last.bias.zero_()
+    last.bias[1] = _CHOSEN_FIRST  # number 0 is the mask of SAM's single-mask mode, which is left out
