@@ -23,7 +23,7 @@ from tokenizer_model.config import TokenizerConfig
 from tokenizer_model.identity import TokenizerIdentity, untrained_warning
 from tokenizer_model.inputs import Prepared, normalised
 from tokenizer_model.network import ImageFeatures, SamtokModel, StillSam2
-from tokenizer_model.quantizer import ResidualQuantizer
+from tokenizer_model.quantizers import ResidualQuantizer
 
 LOGIT_THRESHOLD = 0.5
 """A pixel belongs to a decoded mask where its logit is above this.

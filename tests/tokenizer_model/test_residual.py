@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tokenizer_model.quantizer import ResidualQuantizer
+from tokenizer_model.quantizers import ResidualQuantizer
 
 SIZES = pytest.mark.parametrize(
     ("codebook_size", "depth", "channels"), [(256, 2, 16), (3, 1, 4), (17, 4, 8), (1, 2, 2)], ids=str
