@@ -188,8 +188,8 @@ def _read_header(header: str | None, shown: str) -> tuple[TokenizerConfig, str |
 
 def _check_codebooks(state: Mapping[str, Tensor], config: TokenizerConfig, shown: str) -> None:
     weights = [key for key in state if key.startswith("quantizer.codebooks.") and key.endswith(".weight")]
-    if weights and len(weights) != config.depth:
-        raise SetupError(f"{shown}: expected {config.depth} codebooks, got {len(weights)}")
+    if weights and len(weights) != config.num_codebooks:
+        raise SetupError(f"{shown}: expected {config.num_codebooks} codebooks, got {len(weights)}")
     for key in sorted(weights):
         size = state[key].shape[0] - 1
         if size != config.codebook_size:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import MISSING, asdict, dataclass, fields
+from typing import Any, Literal, get_args
 
 from samtok_data.words import MaskVocabulary
 
@@ -22,6 +23,9 @@ EMBEDDING_STRIDE = 16  # pixels of a cell of the image embedding
 LAST_STRIDE = 32  # pixels of a cell of the trunk's last stage
 NUM_STAGES = 4
 NUM_HEADS = 8
+LEAST_FSQ_LEVEL = 3  # finite scalar quantisation rounds to at least -1, 0, 1
+
+QuantizerKind = Literal["residual", "vq", "fsq"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +80,10 @@ class TokenizerConfig:
         hidden_size: channels of image embedding, prompts, mask embedding and codes; 256 with a backbone of sam2.
         codebook_size: codes of each level.
         depth: levels, that is codes of a mask.
+        quantizer: ``residual``; ``vq``, the residual one of one level; or ``fsq``, finite scalar quantisation
+            (arXiv 2309.15505), of one level too.
+        shared: whether all levels choose from one codebook; ``residual`` only.
+        fsq_levels: values that each scalar is rounded to, at least 3; their product is ``codebook_size``. ``fsq`` only.
     """
 
     backbone: str | Hiera
@@ -83,6 +91,9 @@ class TokenizerConfig:
     hidden_size: int
     codebook_size: int
     depth: int
+    quantizer: QuantizerKind = "residual"
+    shared: bool = False
+    fsq_levels: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("image_size", "hidden_size", "codebook_size", "depth"):
@@ -101,6 +112,42 @@ class TokenizerConfig:
             raise ValueError(
                 f"hidden_size must be {SAM2_HIDDEN_SIZE} with backbone {self.backbone!r}, got {self.hidden_size}"
             )
+        self._check_quantizer()
+
+    def _check_quantizer(self) -> None:
+        kinds = get_args(QuantizerKind)
+        if self.quantizer not in kinds:
+            raise ValueError(f"quantizer must be one of {', '.join(kinds)}, got {self.quantizer!r}")
+        if self.quantizer != "residual" and self.depth != 1:
+            raise ValueError(f"depth must be 1 with quantizer {self.quantizer!r}, got {self.depth}")
+        if not isinstance(self.shared, bool):
+            raise ValueError(f"shared must be true or false, got {self.shared!r}")
+        if not isinstance(self.fsq_levels, tuple):
+            raise ValueError(f"fsq_levels must be a tuple, got {self.fsq_levels!r}")
+        if self.shared and self.quantizer != "residual":
+            raise ValueError(f"shared is for quantizer 'residual' only, got {self.quantizer!r}")
+        if self.quantizer == "fsq":
+            self._check_fsq_levels()
+        elif self.fsq_levels:
+            raise ValueError(f"fsq_levels are for quantizer 'fsq' only, got {self.fsq_levels}")
+
+    def _check_fsq_levels(self) -> None:
+        for level in self.fsq_levels:
+            _check_count("fsq_levels", level)
+        if not self.fsq_levels or min(self.fsq_levels) < LEAST_FSQ_LEVEL:
+            raise ValueError(f"fsq_levels must be one or more, each at least {LEAST_FSQ_LEVEL}, got {self.fsq_levels}")
+        if math.prod(self.fsq_levels) != self.codebook_size:
+            raise ValueError(
+                f"codebook_size must be the product of fsq_levels ({math.prod(self.fsq_levels)}), "
+                f"got {self.codebook_size}"
+            )
+
+    @property
+    def num_codebooks(self) -> int:
+        """Codebooks that the weights hold: one for each level, one that is shared, or none (``fsq``)."""
+        if self.quantizer == "fsq":
+            return 0
+        return 1 if self.shared else self.depth
 
     @property
     def embedding_side(self) -> int:
@@ -124,7 +171,7 @@ class TokenizerConfig:
 
     @classmethod
     def from_json(cls, values: Any) -> TokenizerConfig:
-        """Reads what ``json`` gives.
+        """Reads what ``json`` gives. Fields with a default may be missing: earlier files have no quantizer's.
 
         Raises:
             ValueError: a field is missing, unknown or out of range.
@@ -132,11 +179,9 @@ class TokenizerConfig:
         read = _fields_of(cls, "tokenizer configuration", values)
         if not isinstance(read["backbone"], str):
             widths = _fields_of(Hiera, "backbone", read["backbone"])
-            for name in ("stages", "global_blocks", "windows"):
-                if not isinstance(widths[name], list):
-                    raise ValueError(f"{name} must be a list, got {widths[name]!r}")
-                widths[name] = tuple(widths[name])
+            _make_tuples(widths, ("stages", "global_blocks", "windows"))
             read["backbone"] = Hiera(**widths)
+        _make_tuples(read, ("fsq_levels",))
         return cls(**read)
 
 
@@ -149,11 +194,20 @@ def _check_count(name: str, value: Any) -> None:
 
 def _fields_of(kind: type[TokenizerConfig | Hiera], what: str, values: Any) -> dict[str, Any]:
     expected = {field.name for field in fields(kind)}
+    required = {field.name for field in fields(kind) if field.default is MISSING}
     if not isinstance(values, Mapping):
         raise ValueError(f"{what}: expected an object, got {values!r}")
-    if set(values) != expected:
+    if not required <= set(values) <= expected:
         raise ValueError(f"{what}: expected the fields {sorted(expected)}, got {sorted(values)}")
     return dict(values)
+
+
+def _make_tuples(values: dict[str, Any], names: tuple[str, ...]) -> None:
+    for name in names:
+        if name in values:
+            if not isinstance(values[name], list):
+                raise ValueError(f"{name} must be a list, got {values[name]!r}")
+            values[name] = tuple(values[name])
 
 
 def _with_lists(value: Any) -> Any:

@@ -23,7 +23,7 @@ from tokenizer_model.config import TokenizerConfig
 from tokenizer_model.identity import TokenizerIdentity, untrained_warning
 from tokenizer_model.inputs import Prepared, normalised
 from tokenizer_model.network import ImageFeatures, SamtokModel, StillSam2
-from tokenizer_model.quantizers import ResidualQuantizer
+from tokenizer_model.quantizers import Quantizer, build_quantizer
 
 LOGIT_THRESHOLD = 0.5
 """A pixel belongs to a decoded mask where its logit is above this.
@@ -47,7 +47,7 @@ _Step = Callable[[ImageFeatures, Tensor, Sequence[_Pair]], tuple[NDArray[Any], .
 
 
 class MaskTokenizer(nn.Module):
-    """SAMTok: mask encoder, residual quantiser and mask decoder around one image backbone.
+    """SAMTok: mask encoder, quantiser and mask decoder around one image backbone.
 
     What a call returns depends on its arguments and the two batch sizes, never on timing.
 
@@ -61,6 +61,7 @@ class MaskTokenizer(nn.Module):
 
     Raises:
         ValueError: a batch size below 1, or an unknown precision.
+        SetupError: the configuration asks for ``fsq``, and its library is not installed.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class MaskTokenizer(nn.Module):
         self.mask_batch = mask_batch
         self.precision: Precision = precision
         self.model = SamtokModel(config)
-        self.quantizer = ResidualQuantizer(config.codebook_size, config.depth, config.hidden_size)
+        self.quantizer: Quantizer = build_quantizer(config)
 
     @property
     def vocabulary(self) -> MaskVocabulary:
