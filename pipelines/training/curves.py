@@ -48,7 +48,8 @@ class _Panel:
     def labels(self, columns: Sequence[str]) -> dict[str, str]:
         """Names for the legend by column, of those columns that the panel shows."""
         start = f"{self.level_column}_"
-        levels = sorted(column for column in columns if self.level_column and column.startswith(start))
+        levels = [column for column in columns if self.level_column and column.startswith(start)]
+        levels.sort(key=lambda column: (len(column), column))  # level 10 after level 9
         named = {column: f"level {column.removeprefix(start)}" for column in levels}
         return named | {column: label for column, label in self.columns.items() if column in columns}
 

@@ -39,7 +39,7 @@ def format_rows(rows: Mapping[int, Mapping[str, float]]) -> bytes:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([STEP, *columns])
     for step, row in rows.items():
-        writer.writerow([step, *(repr(row[name]) if name in row else "" for name in columns)])
+        writer.writerow([step, *(repr(number_of(row[name])) if name in row else "" for name in columns)])
     return text.getvalue().encode()
 
 
