@@ -93,8 +93,8 @@ class Codebook(nn.Module):
         drawn_KD = inputs_MD[chosen_K.to(inputs_MD.device, non_blocking=True)]
         if copies == 1:
             return drawn_KD
-        noise_KD = torch.rand(num_rows, channels, generator=generator) * (_NOISE / math.sqrt(channels))
-        return drawn_KD + noise_KD.to(drawn_KD)
+        noise_KD = torch.rand(num_rows, channels, generator=generator).to(drawn_KD, non_blocking=True)
+        return drawn_KD + noise_KD * (_NOISE / math.sqrt(channels))
 
 
 class ResidualQuantizer(Quantizer):
