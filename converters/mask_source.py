@@ -43,7 +43,7 @@ class MaskSource(Protocol):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """What decides which masks it yields, as JSON values: kind, options, sha256 of annotation files. No addresses."""
+        """What decides which masks it yields, as JSON values: kind, options, hashes of its files. No addresses."""
         ...
 
     @property

@@ -12,8 +12,10 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 Reason = Literal[
-    "annotation-missing",  # a record names an annotation that the file does not hold
+    "annotation-missing",  # a record names an annotation that the file does not hold, or a file that is not there
     "annotation-image",  # the annotation belongs to another image than the record
+    "annotation-unreadable",  # one image's own file of masks is truncated, too large, or of another format
+    "archive-damaged",  # an archive ends early; what stood behind that place is lost
     "crowd-skipped",  # every target is a crowd, and crowds are skipped by option
     "image-unlisted",  # a record names an image that the annotation file does not list
     "image-missing",  # the image file is not there
@@ -22,7 +24,8 @@ Reason = Literal[
     "image-size",  # the image's size differs from the size that its masks are drawn on
     "mask-empty",  # a mask without a foreground pixel
     "mask-invalid",  # a polygon or RLE that describes no mask
-    "mask-size",  # an RLE of another size than its image
+    "mask-size",  # an RLE or a label map of another size than its image
+    "mask-unlisted",  # a label map holds a number that its annotation does not list
     "record-invalid",  # a record without the fields, or with fields of the wrong type
     "record-duplicate",  # a second record with the key of an earlier one
     "sentence-empty",  # nothing to ask for

@@ -1,0 +1,120 @@
+"""Names in a folder, as a stream: a folder may hold millions of files."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import posixpath
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from converters.unit_index import Entry, UnitIndex, UnitRecord, build_index, index_path, open_index
+from samtok_data.errors import RecordError, SetupError
+from samtok_data.pictures import read_file
+from samtok_data.storage import Folder, raising_os_errors
+
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A file or folder.
+
+    Attributes:
+        name: in its folder.
+        is_folder: whether it is one.
+        size: bytes of a file; None where the file system was not asked.
+    """
+
+    name: str
+    is_folder: bool
+    size: int | None = None
+
+
+def list_folder(folder: Folder) -> Iterator[Listed]:
+    """What lies directly in a folder, in no order. Hidden names are passed over.
+
+    On a local disk the names come one after the other; an object store's listing is in memory.
+
+    Raises:
+        SetupError: the folder is not there, or cannot be read.
+    """
+    try:
+        entries = _local_entries(folder.path) if folder.is_local else _remote_entries(folder)
+        for entry in entries:
+            if not entry.name.startswith("."):
+                yield entry
+    except OSError as error:
+        there = not isinstance(error, FileNotFoundError) and error.errno != errno.ENOTDIR
+        what = f"cannot be listed: {error.strerror or error}" if there else "no such folder"
+        raise SetupError(f"{folder}: {what}") from error
+
+
+def _local_entries(path: str) -> Iterator[Listed]:
+    with os.scandir(path) as entries:
+        for entry in entries:
+            yield Listed(entry.name, entry.is_dir())
+
+
+@raising_os_errors
+def _remote_entries(folder: Folder) -> list[Listed]:
+    if not folder.fs.isdir(folder.path):  # some stores answer with an empty list
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), folder.path)
+    found = folder.fs.ls(folder.path, detail=True)
+    return [
+        Listed(posixpath.basename(entry["name"].rstrip("/")), entry["type"] == "directory", entry.get("size"))
+        for entry in found
+        if entry["name"].rstrip("/") != folder.path.rstrip("/")
+    ]
+
+
+def digest_of(names: Iterable[str]) -> tuple[str, int]:
+    """A hash of a set of names in whatever order they come, and their number, in constant memory.
+
+    Returns:
+        Sum of the names' sha256 modulo 2**256, as 64 hex digits; and how many there were.
+    """
+    total = count = 0
+    for name in names:
+        total += int.from_bytes(hashlib.sha256(name.encode(errors="surrogateescape")).digest(), "big")
+        count += 1
+    return f"{total % 2**256:064x}", count
+
+
+def stem_of(name: str, suffixes: tuple[str, ...]) -> str | None:
+    """A file's name without its ending, if that is one of these; None otherwise."""
+    stem, suffix = posixpath.splitext(name)
+    return stem if suffix.lower() in suffixes else None
+
+
+def index_listing(kind: str, index: str, entries: Callable[[], Iterable[Entry]]) -> tuple[str, UnitIndex]:
+    """The index of what lies in folders; built where there is none of these names yet.
+
+    The names are listed once to see whether an index is there, and again to build it.
+
+    Args:
+        kind: of the source.
+        index: local folder of the indexes.
+        entries: lists the folders anew; the records are names.
+
+    Returns:
+        A hash of the names, and the index.
+    """
+    digest, _count = digest_of(f"{entry.table}\0{entry.record}" for entry in entries())
+    path = index_path(index, {"kind": kind, "names": digest})
+    return digest, open_index(path) or build_index(path, entries())
+
+
+def read_listed(folder: Folder, record: UnitRecord) -> tuple[str, bytes]:
+    """Name and bytes of the image of a row whose records are names.
+
+    Raises:
+        RecordError: ``image-missing``; ``record-duplicate`` where two files have one stem.
+        SetupError: the file system itself fails.
+    """
+    if not record.images:
+        raise RecordError("image-missing", f"{record.key}: no image of this name under {folder}")
+    if len(record.images) > 1:
+        raise RecordError("record-duplicate", f"{record.key}: several images: {', '.join(sorted(record.images))}")
+    return record.images[0], read_file(folder, record.images[0])

@@ -1,0 +1,86 @@
+"""Options of mask sources, checked: each message names the option and what it takes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from samtok_data.errors import SetupError
+from samtok_data.storage import Folder, is_contained
+
+_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+
+Choice = TypeVar("Choice", bound=str)
+
+
+def checked_name(name: Any) -> str:
+    """A source's name: lower-case ASCII letters, digits and single hyphens.
+
+    Raises:
+        SetupError: it is something else.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise SetupError(f"name: expected lower-case letters, digits and hyphens, got {name!r}")
+    return name
+
+
+def checked_count(option: str, value: Any, least: int) -> int:
+    """A whole number.
+
+    Raises:
+        SetupError: it is something else or below ``least``.
+    """
+    if type(value) is not int or value < least:
+        raise SetupError(f"{option}: expected a whole number from {least} on, got {value!r}")
+    return value
+
+
+def checked_choice(option: str, value: Any, choices: Sequence[Choice]) -> Choice:
+    """One of a few words.
+
+    Raises:
+        SetupError: it is none of them.
+    """
+    for choice in choices:
+        if value == choice:
+            return choice
+    raise SetupError(f"{option}: expected {' or '.join(choices)}, got {value!r}")
+
+
+def checked_file(option: str, value: Any) -> str:
+    """The name of a file or folder under the root.
+
+    Raises:
+        SetupError: it is no text, or leads out of the root.
+    """
+    if not isinstance(value, str) or not is_contained(value):
+        raise SetupError(f"{option}: expected a name under the root, got {value!r}")
+    return value
+
+
+def find_folder(root: Folder, option: str, value: Any) -> Folder:
+    """A folder under the root.
+
+    Raises:
+        SetupError: the root or the folder is not there.
+    """
+    name = checked_file(option, value)
+    require_root(root)
+    if not root.exists(name):
+        raise SetupError(f"{root}: no folder {name}; name another one with the option {option}")
+    return root / name
+
+
+def require_root(root: Folder) -> None:
+    """Refuses a root that is not there.
+
+    Raises:
+        SetupError: it is not there, or cannot be asked.
+    """
+    try:
+        there = root.exists()
+    except OSError as error:
+        raise SetupError(f"{root}: cannot be read: {error}") from error
+    if not there:
+        raise SetupError(f"{root}: no such folder; name the source's folder with root")

@@ -1,0 +1,159 @@
+"""The kinds of mask sources by name, and the one file that says which sources are mixed and how.
+
+sources:
+  - kind: index-png
+    root: bsds500            # relative to the folder of this file; an absolute path or an address as well
+    name: bsds500            # unique; the kind, where it is left out
+    weight: 2                # above 0; 1, where it is left out
+    images: images/train     # and further options of the kind
+    masks: segments/train
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import os
+import posixpath
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from converters.coco_instances import open_coco_instances
+from converters.index_png import open_index_png
+from converters.mask_options import checked_name, require_root
+from converters.mask_source import MaskSource
+from samtok_data.errors import SetupError
+from samtok_data.storage import Folder
+
+_OPENERS: dict[str, Callable[..., MaskSource]] = {
+    "coco-instances": open_coco_instances,
+    "index-png": open_index_png,
+}
+MASK_SOURCES: tuple[str, ...] = tuple(_OPENERS)
+"""Every kind of mask source."""
+
+_OWN_FIELDS = ("kind", "root", "name", "weight")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mixed:
+    """One entry of a mixing file, checked but not opened.
+
+    Attributes:
+        kind: one of ``MASK_SOURCES``.
+        root: address of its folder; absolute.
+        name: unique in the mix.
+        options: of its kind.
+        weight: finite and above 0; what it means is the sampler's matter.
+    """
+
+    kind: str
+    root: str
+    name: str
+    options: Mapping[str, Any]
+    weight: float
+
+
+def open_mask_source(kind: str, *, root: str, index: str, name: str | None = None, **options: Any) -> MaskSource:
+    """Finds a source's files and indexes them, once, where its kind has an index.
+
+    Args:
+        kind: one of ``MASK_SOURCES``.
+        root: address of the source's folder.
+        index: local folder of the indexes.
+        name: of the source in reports; None: the kind.
+        **options: as the kind's ``open_...`` documents them.
+
+    Raises:
+        SetupError: no such kind or option, or one without which the kind cannot be opened is left out; a file or
+            folder is not there, or of another format; no image has masks.
+    """
+    _check_options(kind, options)
+    called = checked_name(kind if name is None else name)
+    folder = Folder(root)
+    require_root(folder)
+    return _OPENERS[kind](folder, index, name=called, **options)
+
+
+def read_mix(address: str | os.PathLike[str]) -> tuple[Mixed, ...]:
+    """The entries of a mixing file. No source is touched.
+
+    Args:
+        address: of the YAML file: a path or ``protocol://path``.
+
+    Raises:
+        SetupError: it cannot be read, is no YAML, or an entry is wrong; the message names the entry.
+    """
+    label = os.fspath(address)
+    folder, name = posixpath.split(label if "://" in label else os.path.abspath(label))
+    try:
+        value = yaml.safe_load(Folder(folder).read(name))
+    except OSError as error:
+        raise SetupError(f"{label}: cannot be read: {error}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise SetupError(f"{label}: no YAML that can be read: {error}") from error
+    if not isinstance(value, Mapping) or set(value) != {"sources"}:
+        raise SetupError(f"{label}: expected one field, sources, with a list of sources")
+    entries = value["sources"]
+    if not isinstance(entries, list) or not entries:
+        raise SetupError(f"{label}: sources: expected a list of at least one source")
+    mix: list[Mixed] = []
+    for place, entry in enumerate(entries, start=1):
+        try:
+            mixed = _mixed(entry, folder)
+        except SetupError as error:
+            raise SetupError(f"{label}: source {place}: {error}") from error
+        if any(mixed.name == earlier.name for earlier in mix):
+            raise SetupError(f"{label}: source {place}: a second source is called {mixed.name}; give it another name")
+        mix.append(mixed)
+    return tuple(mix)
+
+
+def open_mix(address: str | os.PathLike[str], index: str) -> list[tuple[MaskSource, float]]:
+    """The sources of a mixing file, opened, with their weights, in the file's order.
+
+    Raises:
+        SetupError: as ``read_mix`` and ``open_mask_source``; the message names the source.
+    """
+    opened: list[tuple[MaskSource, float]] = []
+    for mixed in read_mix(address):
+        try:
+            source = open_mask_source(mixed.kind, root=mixed.root, index=index, name=mixed.name, **mixed.options)
+        except SetupError as error:
+            raise SetupError(f"source {mixed.name}: {error}") from error
+        opened.append((source, mixed.weight))
+    return opened
+
+
+def _mixed(entry: Any, folder: str) -> Mixed:
+    if not isinstance(entry, Mapping):
+        raise SetupError(f"expected an object with kind and root, got {entry!r}")
+    kind, root, weight = entry.get("kind"), entry.get("root"), entry.get("weight", 1)
+    options = {field: value for field, value in entry.items() if field not in _OWN_FIELDS}
+    _check_options(kind, options)
+    if not isinstance(root, str) or not root:
+        raise SetupError(f"root: expected the source's folder, got {root!r}")
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
+        raise SetupError(f"weight: expected a number above 0, got {weight!r}")
+    name = checked_name(entry.get("name", kind))
+    address = root if "://" in root else posixpath.join(folder, root)
+    return Mixed(kind=str(kind), root=address, name=name, options=options, weight=float(weight))
+
+
+def _check_options(kind: Any, options: Mapping[Any, Any]) -> None:
+    if not isinstance(kind, str) or kind not in _OPENERS:
+        raise SetupError(f"kind: expected one of {', '.join(_OPENERS)}, got {kind!r}")
+    parameters = {
+        name: parameter
+        for name, parameter in inspect.signature(_OPENERS[kind]).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY and name != "name"
+    }
+    unknown = [str(option) for option in options if option not in parameters]
+    if unknown:
+        raise SetupError(f"{kind}: no option {', '.join(unknown)}; known are {', '.join(parameters)}")
+    missing = [name for name, one in parameters.items() if one.default is one.empty and name not in options]
+    if missing:
+        raise SetupError(f"{kind}: the option {' and '.join(missing)} is needed")
