@@ -110,6 +110,44 @@ def tokenize(dry_run: bool, as_json: bool, **options: Any) -> None:
     click.echo(json.dumps(summary.json, indent=1) if as_json else summary_table(summary))
 
 
+@main.command("train-tokenizer")
+@click.option("--config", required=True, type=click.Path(dir_okay=False), help="YAML file of the run; see the README.")
+@click.option("--out", help="Folder or address of the run, instead of the file's.")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes, one a GPU; more than one through Ray Train.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="A GPU where there is one, if left away.")
+@click.option("--address", help="Of a Ray cluster to join.")
+@click.option("--loaders", type=click.IntRange(min=0), help="Processes that read images, for each worker.")
+@click.option("--images-per-pass", type=click.IntRange(min=1), help="Lower it when a GPU's memory is full.")
+@click.option("--max-minutes", type=float, help="Stop with a checkpoint after so long; the same command goes on.")
+@click.option("--overwrite", is_flag=True, default=None, help="Delete the run that lies in OUT.")
+@click.option("--json", "as_json", is_flag=True, help="The outcome as JSON.")
+def train_tokenizer(config: str, as_json: bool, **given: Any) -> None:
+    """Trains a mask tokenizer on mask sources, or goes on with a run that was interrupted."""
+    from pipelines.tables import training_text
+    from pipelines.training.run import train
+    from pipelines.training.settings import read_settings
+
+    settings = read_settings(config, **given)
+    try:
+        outcome = train(settings)
+    except KeyboardInterrupt as error:
+        raise click.ClickException("stopped; the same command goes on from the last checkpoint") from error
+    click.echo(json.dumps(outcome.json, indent=1) if as_json else training_text(outcome, settings.out))
+
+
+@main.command("export-tokenizer")
+@click.argument("run")
+@click.option("--out", required=True, help="File to write: .safetensors, or .pth in the published layout.")
+@click.option("--step", default="last", show_default=True, help="Of a checkpoint: a number, last or best.")
+@click.option("--name", help="Of the tokenizer; the run's folder name if left away.")
+@click.option("--half", is_flag=True, help="16-bit numbers: half the size.")
+def export_tokenizer(run: str, out: str, step: str, name: str | None, half: bool) -> None:
+    """Writes a checkpoint of the training RUN as a file that --tokenizer takes."""
+    from pipelines.training.export import export
+
+    click.echo(export(run, out, step=step, name=name, half=half))
+
+
 @main.command()
 @click.argument("out")
 def verify(out: str) -> None:

@@ -59,13 +59,27 @@ def start_cluster(config: RunConfig) -> None:
     Raises:
         SetupError: nothing answers at the address.
     """
+    # Room for the actors that were asked for, even on fewer cores; else Ray counts the cores itself.
+    join_cluster(config.address, num_cpus=config.actors)
+
+
+def join_cluster(address: str | None, *, num_cpus: int | None = None, with_output: bool = False) -> None:
+    """Joins a cluster, or starts one on this machine; nothing happens where the process is in one already.
+
+    Args:
+        address: of the cluster; None: what RAY_ADDRESS names, else one is started.
+        num_cpus: that a cluster on this machine has to give; None: its cores.
+        with_output: whether what workers print is shown here.
+
+    Raises:
+        SetupError: nothing answers at the address.
+    """
     if ray.is_initialized():
         return
-    address = _address(config)
-    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    address = address or os.environ.get("RAY_ADDRESS")
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": with_output}
     if address is None:
-        # Room for the actors that were asked for, even on fewer cores; else Ray counts the cores itself.
-        ray.init(address="local", num_cpus=config.actors, include_dashboard=False, **quiet)
+        ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, **quiet)
         return
     try:
         _knock(address)

@@ -9,6 +9,7 @@ from samtok_data.outputs import HIDDEN
 
 if TYPE_CHECKING:
     from pipelines.run import Summary
+    from pipelines.training.worker import Outcome
     from pipelines.verify import Verdict
 
 
@@ -64,3 +65,19 @@ def verdict_table(verdicts: Sequence[Verdict]) -> str:
         rows.append((verdict.name, shards, samples, masks, rejects, problems))
     problems = [f"{verdict.name}: {problem}" for verdict in verdicts for problem in verdict.problems]
     return "\n".join([columns(rows), *problems])
+
+
+def training_text(outcome: Outcome, out: str) -> str:
+    """What a start of a training run came to, for a terminal."""
+    rate = outcome.masks / outcome.seconds if outcome.seconds else 0.0
+    lines = [f"{outcome.step:,} of {outcome.steps:,} steps, {outcome.masks:,} masks in this start, {rate:,.0f} masks/s"]
+    if outcome.r_iou is not None:
+        lines.append(f"r-IoU of the last validation: {outcome.r_iou:.4f}")
+    if outcome.rejects:
+        named = ", ".join(f"{reason} {count:,}" for reason, count in outcome.rejects.items())
+        lines.append(f"rejects: {named} (listed in {out}/rejects.jsonl)")
+    if outcome.is_complete:
+        lines.append(f"complete; write the tokenizer with: samtok-data export-tokenizer {out} --out FILE.safetensors")
+    else:
+        lines.append("not complete; the same command goes on")
+    return "\n".join(lines)

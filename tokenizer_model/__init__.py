@@ -3,6 +3,7 @@
 identify_tokenizer   which tokenizer a name or address means
 open_tokenizer       the tokenizer, ready to encode and decode
 save_tokenizer       writes one as a file that open_tokenizer reads
+save_published       writes one in the published layout
 load_sam2_weights    fills what SAM 2.1 has, where training starts
 """
 
@@ -15,6 +16,7 @@ from tokenizer_model.loading import (
     identify_tokenizer,
     load_sam2_weights,
     open_tokenizer,
+    save_published,
     save_tokenizer,
 )
 from tokenizer_model.tokenizer import LOGIT_THRESHOLD, MaskTokenizer, Prepared
@@ -34,5 +36,6 @@ __all__ = [
     "identify_tokenizer",
     "load_sam2_weights",
     "open_tokenizer",
+    "save_published",
     "save_tokenizer",
 ]

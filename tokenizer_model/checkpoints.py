@@ -89,10 +89,19 @@ def read_sam2(path: Path) -> dict[str, Tensor]:
     Raises:
         SetupError: the file cannot be read, or has another layout.
     """
+    return _still_tensors(_sam2_state(path), "", str(path))
+
+
+def read_sam2_video(path: Path) -> dict[str, Tensor]:
+    """Reads the parts that ``read_sam2`` removes. Errors as there."""
+    return {key: value for key, value in _sam2_state(path).items() if str(key).startswith(tuple(VIDEO_KEYS))}
+
+
+def _sam2_state(path: Path) -> Mapping[str, Any]:
     state = _read_pth(path, str(path)).get("model")
     if not isinstance(state, Mapping):
         raise SetupError(f"{path}: expected a checkpoint of SAM 2.1, a state dict under the key 'model'")
-    return _still_tensors(state, "", str(path))
+    return state
 
 
 def fit(module: torch.nn.Module, state: Mapping[str, Tensor], keys: Iterable[str], shown: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import posixpath
 from dataclasses import dataclass
@@ -12,7 +13,16 @@ import torch
 from samtok_data.errors import SetupError
 from samtok_data.storage import TEMPORARY, Folder
 from tokenizer_model.addresses import PUBLISHED_FILE, PUBLISHED_REPOSITORY, local_file, published_file, sha256
-from tokenizer_model.checkpoints import Checkpoint, check_fit, fit, read_checkpoint, read_sam2, to_bytes
+from tokenizer_model.checkpoints import (
+    NETWORK_PREFIX,
+    Checkpoint,
+    check_fit,
+    fit,
+    read_checkpoint,
+    read_sam2,
+    read_sam2_video,
+    to_bytes,
+)
 from tokenizer_model.config import SMALL
 from tokenizer_model.identity import TokenizerIdentity, untrained_warning
 from tokenizer_model.seeded import digest, seeded_state
@@ -87,7 +97,9 @@ def open_tokenizer(
     return model.eval().requires_grad_(False).to(place)
 
 
-def save_tokenizer(model: MaskTokenizer, path: str | os.PathLike[str], *, name: str, trained: bool) -> None:
+def save_tokenizer(
+    model: MaskTokenizer, path: str | os.PathLike[str], *, name: str, trained: bool, half: bool = False
+) -> None:
     """Writes a tokenizer as one safetensors file, whole or not at all; ``open_tokenizer`` reads it.
 
     Args:
@@ -95,15 +107,46 @@ def save_tokenizer(model: MaskTokenizer, path: str | os.PathLike[str], *, name: 
         path: local path or address of the file, ending in ``.safetensors``.
         name: as the identity of the saved tokenizer shows it.
         trained: whether its words mean anything.
+        half: as 16-bit floating point numbers, which is half the size; its words are those of the rounded weights.
 
     Raises:
         ValueError: the path has another ending.
         OSError: the file could not be written; none is left.
     """
+    state = model.state_dict()
+    if half:
+        state = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
+    _write(path, ".safetensors", to_bytes(state, config=model.config, name=name, trained=trained))
+
+
+def save_published(model: MaskTokenizer, path: str | os.PathLike[str], *, sam2_weights: str | None = None) -> None:
+    """Writes a tokenizer in the layout of ``mask_tokenizer_256x2.pth``, whole or not at all.
+
+    The layout says nothing of the architecture: ``open_tokenizer`` and the published code read it back if it is that
+    of ``samtok-256x2``.
+
+    Args:
+        model: its weights.
+        path: local path or address of the file, ending in ``.pth``.
+        sam2_weights: SAM 2.1's own checkpoint. Its parts for videos, which the model lacks and the published file
+            holds, are written as they are; None: they are left out, and only programs like this one read the file.
+
+    Raises:
+        ValueError: the path has another ending.
+        SetupError: ``sam2_weights`` cannot be read.
+        OSError: the file could not be written; none is left.
+    """
+    video = read_sam2_video(local_file(sam2_weights)) if sam2_weights is not None else {}
+    state = {key: value.detach().cpu() for key, value in model.state_dict().items()}
+    buffer = io.BytesIO()
+    torch.save({**state, **{NETWORK_PREFIX + key: value for key, value in video.items()}}, buffer)
+    _write(path, ".pth", buffer.getvalue())
+
+
+def _write(path: str | os.PathLike[str], ending: str, data: bytes) -> None:
     folder, file = posixpath.split(os.fspath(path))
-    if not file.endswith(".safetensors"):
-        raise ValueError(f"expected a path that ends in .safetensors, got {os.fspath(path)}")
-    data = to_bytes(model.state_dict(), config=model.config, name=name, trained=trained)
+    if not file.endswith(ending):
+        raise ValueError(f"expected a path that ends in {ending}, got {os.fspath(path)}")
     target = Folder(folder or ".")
     target.write(file, data)
     target.remove(TEMPORARY)

@@ -204,7 +204,7 @@ class MaskTokenizer(nn.Module):
         """
         logits = self.decode_logits(images, codes)
         return [
-            self._cut(one, (image.height, image.width), threshold) for one, image in zip(logits, images, strict=True)
+            self.cut(one, (image.height, image.width), threshold) for one, image in zip(logits, images, strict=True)
         ]
 
     def reconstruct(
@@ -238,7 +238,7 @@ class MaskTokenizer(nn.Module):
             return codes, self._decode_masks(features.of(owners_N), codes)
 
         codes, logits = self._run(prepared, [len(one.prompts) for one in prepared], step, self._nothing()[:2])
-        return codes, [self._cut(one, image.size, threshold) for one, image in zip(logits, prepared, strict=True)]
+        return codes, [self.cut(one, image.size, threshold) for one, image in zip(logits, prepared, strict=True)]
 
     def reconstruct_logits(self, prepared: Sequence[Prepared]) -> tuple[list[Codes], list[Logits], list[Logits]]:
         """What ``reconstruct_prepared`` cuts, and what would be decoded if nothing were quantised; for measuring.
@@ -344,7 +344,10 @@ class MaskTokenizer(nn.Module):
         return logits_NPP.float().cpu().numpy()
 
     @torch.inference_mode()
-    def _cut(self, logits_NPP: Logits, size: tuple[int, int], threshold: float) -> NDArray[np.bool_]:
+    def cut(
+        self, logits_NPP: Logits, size: tuple[int, int], threshold: float = LOGIT_THRESHOLD
+    ) -> NDArray[np.bool_]:
+        """Logits resized to an image of (height, width), bilinear, corners not aligned, and cut: bool, (N, H, W)."""
         masks_NHW = np.empty((len(logits_NPP), *size), np.bool_)
         for index, logits_PP in enumerate(logits_NPP):  # one at a time: at full size they are large
             full_11HW = F.interpolate(

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 Rows = Mapping[int, Mapping[str, float]]
 
 R_IOU = "r_iou"
-R_IOU_AT_0 = "r_iou_at_0"
+# Other measures of all masks, with their names for the legend and their dashes.
+R_IOU_VARIANTS = {
+    "r_iou_at_0": ("all, cut at logit 0", "--"),
+    "r_iou_unquantised": ("all, not quantised", ":"),
+}
 
 # Okabe and Ito's palette, which the colour-blind tell apart; without its yellow, which white swallows, and with
 # black kept for totals. More curves than colours differ in their dashes.
@@ -157,9 +161,10 @@ def _draw_iou(axes: Axes, rows: Rows, columns: Sequence[str]) -> bool:
         label = f"best: {values[best]:.4f}\nat step {int(steps[best]):,}"
         axes.plot(steps[best], values[best], "*", color=_COLOURS[1], markersize=16, label=label, zorder=5)
     _draw_curve(axes, (steps, values), "all", {"color": _TOTAL, "linewidth": 2.2, "zorder": 4}, is_noisy=False)
-    if R_IOU_AT_0 in columns:
-        style = {"color": _GREY, "linestyle": "--", "zorder": 3}
-        _draw_curve(axes, _points(rows, R_IOU_AT_0), "all, logit > 0", style, is_noisy=False)
+    for column, (label, dashes) in R_IOU_VARIANTS.items():
+        if column in columns:
+            style = {"color": _GREY, "linestyle": dashes, "zorder": 3}
+            _draw_curve(axes, _points(rows, column), label, style, is_noisy=False)
     for place, column in enumerate(sources):
         _draw_curve(axes, _points(rows, column), column.removeprefix(start), _style(place), is_noisy=False)
     low, high = axes.get_ylim()

@@ -1,4 +1,4 @@
-"""Random views of an image for training: crop, stretch, mirror, colour. Masks follow; each view is drawn by its own seed."""
+"""Random views of an image for training: crop, stretch, mirror, colour. Masks follow."""
 
 from __future__ import annotations
 
@@ -57,7 +57,9 @@ class RandomView:
         if self.shrink > 1:
             x0, y0, x1, y1 = self.box
             small = (max(1, round((x1 - x0) / self.shrink)), max(1, round((y1 - y0) / self.shrink)))
-            square = image.resize(small, Image.Resampling.BICUBIC, box=self.box).resize((side, side), Image.Resampling.BICUBIC)
+            square = image.resize(small, Image.Resampling.BICUBIC, box=self.box).resize(
+                (side, side), Image.Resampling.BICUBIC
+            )
         else:
             square = image.resize((side, side), Image.Resampling.BICUBIC, box=self.box)
         if self.mirrored:

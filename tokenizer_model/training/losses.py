@@ -14,7 +14,9 @@ from torch import Tensor
 from tokenizer_model.training.recipe import Losses
 
 
-def mask_losses(logits_NPP: Tensor, targets_NPP: Tensor, settings: Losses, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def mask_losses(
+    logits_NPP: Tensor, targets_NPP: Tensor, settings: Losses, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
     """Cross-entropy and Dice of each mask, not weighted.
 
     Args:

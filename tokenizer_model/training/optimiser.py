@@ -23,7 +23,7 @@ from tokenizer_model.training.examples import Examples
 from tokenizer_model.training.recipe import Optimisation, Recipe
 from tokenizer_model.training.step import TrainingPass
 
-TERMS = ("loss", "bce", "dice", "commitment")
+TERMS: tuple[str, ...] = ("loss", "bce", "dice", "commitment")
 
 
 class NotFinite(Exception):
@@ -110,13 +110,13 @@ class Optimiser:
         for index, part in enumerate(parts):
             is_last = index == len(parts) - 1
             with contextlib.nullcontext() if is_last or not self.is_distributed else self._pass.no_sync():  # type: ignore[operator]
-                terms = self._pass(part.to(device), self._seed(rank, index))
+                terms = self._pass(part.to(device), self._seed(rank, index), self._bypass())
                 # Data-parallel training takes the mean over workers; the loss is the mean over all masks.
-                (terms[0] * (world / total)).backward()
-            sums += torch.stack([term.detach().double() for term in terms[: len(TERMS)]])
-            embeddings.append(terms[-1])
-        sums = self._summed(sums) / total
-        self._check(dict(zip(TERMS, sums.tolist(), strict=True)), examples)
+                (terms.loss * (world / total)).backward()
+            sums += torch.stack([terms.loss.detach(), terms.bce, terms.dice, terms.commitment]).double()
+            embeddings.append(terms.z_ND)
+        means: dict[str, float] = dict(zip(TERMS, (self._summed(sums) / total).tolist(), strict=True))
+        self._check(means, examples)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.recipe.optimisation.clip)
         if not math.isfinite(float(norm)):
             raise NotFinite(self.step_number, "gradient", self._broken(examples))
@@ -127,7 +127,6 @@ class Optimiser:
         )
         self.schedule.step()
         self.step_number += 1
-        means = dict(zip(TERMS, sums.tolist(), strict=True))
         return StepReport(means, float(norm), learning_rate, int(total), use)
 
     def state(self) -> dict[str, Any]:
@@ -152,6 +151,10 @@ class Optimiser:
         text = f"{self.recipe.seed}/{self.step_number}/{rank}/{part}"
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
 
+    def _bypass(self) -> float:
+        settings = self.recipe.losses
+        return settings.bypass * max(0.0, 1 - self.step_number / (settings.bypass_until * self.recipe.steps))
+
     def _summed(self, tensor: Tensor) -> Tensor:
         if self.is_distributed:
             dist.all_reduce(tensor)
@@ -165,7 +168,7 @@ class Optimiser:
     @torch.no_grad()
     def _broken(self, examples: Examples) -> tuple[int, ...]:
         losses = [
-            self._plain(one.to(self.model.device), self._seed(0, 0))[0] if one.num_masks else torch.zeros(())
+            self._plain(one.to(self.model.device), self._seed(0, 0)).loss if one.num_masks else torch.zeros(())
             for one in examples.split(1)
         ]
         return tuple(index for index, loss in enumerate(losses) if not math.isfinite(float(loss)))

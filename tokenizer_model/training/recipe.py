@@ -33,6 +33,9 @@ class Losses:
         points: sampled of each mask [release: 12544, as Mask2Former has it].
         oversample: candidates for each point drawn by uncertainty [PointRend: 3].
         importance: share of the points that are the most uncertain candidates [PointRend: 0.75].
+        bypass: share of the masks that are decoded from z itself instead of its codes, at the first step; it falls
+            in a straight line [release: 0]. A network from random weights learns sooner what codes are for.
+        bypass_until: the part of the run after which it is 0.
     """
 
     bce: float = 2.0
@@ -42,13 +45,17 @@ class Losses:
     points: int = 12_544
     oversample: float = 3.0
     importance: float = 0.75
+    bypass: float = 0.0
+    bypass_until: float = 0.5
 
     def __post_init__(self) -> None:
         for name in ("bce", "dice", "commitment", "dice_smooth"):
             _check(getattr(self, name) >= 0, f"losses.{name}", "0 or more", getattr(self, name))
         _check(self.points >= 1, "losses.points", "at least 1", self.points)
         _check(self.oversample >= 1, "losses.oversample", "at least 1", self.oversample)
-        _check(0 <= self.importance <= 1, "losses.importance", "from 0 to 1", self.importance)
+        for name in ("importance", "bypass"):
+            _check(0 <= getattr(self, name) <= 1, f"losses.{name}", "from 0 to 1", getattr(self, name))
+        _check(0 < self.bypass_until <= 1, "losses.bypass_until", "above 0, to 1", self.bypass_until)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +82,12 @@ class Optimisation:
         for name in ("learning_rate", "clip"):
             value = getattr(self, name)
             _check(0 < value < math.inf, f"optimisation.{name}", "above 0", value)
-        _check(len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas), "optimisation.betas", "two of 0 to 1", self.betas)
+        _check(
+            len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas),
+            "optimisation.betas",
+            "two of 0 to 1",
+            self.betas,
+        )
         _check(self.weight_decay >= 0, "optimisation.weight_decay", "0 or more", self.weight_decay)
         _check(0 <= self.warm_up < 1, "optimisation.warm_up", "from 0 to below 1", self.warm_up)
         _check(0 < self.codebook_decay < 1, "optimisation.codebook_decay", "between 0 and 1", self.codebook_decay)
@@ -142,10 +154,17 @@ class Recipe:
     def __post_init__(self) -> None:
         if isinstance(self.architecture, str):
             known = ", ".join(ARCHITECTURES)
-            _check(self.architecture in ARCHITECTURES, "architecture", f"one of {known}, or its fields", self.architecture)
+            _check(
+                self.architecture in ARCHITECTURES, "architecture", f"one of {known}, or its fields", self.architecture
+            )
         for name in ("steps", "batch", "masks_per_image"):
             _check(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
-        _check(self.batch % self.masks_per_image == 0, "batch", f"a multiple of masks_per_image ({self.masks_per_image})", self.batch)
+        _check(
+            self.batch % self.masks_per_image == 0,
+            "batch",
+            f"a multiple of masks_per_image ({self.masks_per_image})",
+            self.batch,
+        )
         _check(self.precision in get_args(Precision), "precision", "fp32 or bf16", self.precision)
         unknown = sorted(set(self.train) - set(get_args(Part)))
         _check(bool(self.train) and not unknown, "train", f"some of {', '.join(get_args(Part))}", unknown or "none")
@@ -209,7 +228,7 @@ def _number(kind: type[Any], key: str, value: Any) -> Any:
     if declared == "float" and isinstance(value, str | int) and not isinstance(value, bool):
         return float(value)
     if declared.startswith("tuple[float"):
-        return tuple(float(number) for number in value)
+        return tuple(float(number) for number in value) if isinstance(value, list | tuple) else value
     if declared in ("int", "float") and (isinstance(value, bool) or not isinstance(value, int | float)):
         raise SetupError(f"training configuration: {key} should be a number, got {value!r}")
     if declared == "int" and not isinstance(value, int):

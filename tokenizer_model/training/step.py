@@ -5,7 +5,7 @@ Letters: B images, N masks, D channels, L levels, P side of the logits.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,9 +28,8 @@ _NEVER_TRAINED = ("sam_mask_decoder.iou_prediction_head.", "sam_mask_decoder.pre
 _CHOSEN_FIRST = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What a pass gives.
+class Terms(NamedTuple):
+    """What a pass gives. A tuple, which data-parallel wrappers look through.
 
     Attributes:
         loss: scalar with a gradient: the sum over masks of the weighted terms. Divide by the step's number of masks.
@@ -59,21 +58,22 @@ class TrainingPass(nn.Module):
         super().__init__()
         self.tokenizer = model
         self.settings: Losses = recipe.losses
-        self.half = recipe.precision == "bf16"
+        self.is_half = recipe.precision == "bf16"
         self.encoder_learns = "image_encoder" in recipe.train
         learn(model, recipe.train)
 
-    def forward(self, examples: Examples, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Losses of some images and their masks, the fields of ``Terms`` in order.
+    def forward(self, examples: Examples, seed: int, bypass: float = 0.0) -> Terms:
+        """Losses of some images and their masks.
 
         Args:
             examples: on the model's device.
-            seed: of the points that the loss looks at.
+            seed: of the points that the loss looks at, and of the masks that pass the quantiser by.
+            bypass: share of these.
         """
         network, quantizer = self.tokenizer.network, self.tokenizer.quantizer
         device = examples.pixels.device
         kind = network.no_mem_embed.dtype
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.half):
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.is_half):
             with torch.set_grad_enabled(self.encoder_learns and torch.is_grad_enabled()):
                 levels = network.image_encoder(normalised(examples.pixels, kind))["backbone_fpn"]
             features: ImageFeatures = network.decoder_features(*levels)
@@ -83,13 +83,17 @@ class TrainingPass(nn.Module):
                 examples.boxes.to(kind),
             ).to(kind)
             quantized = quantizer.quantize(z_ND)
-            logits_NPP = network.mask_logits(features.of(examples.owners), quantized.embedding_ND).to(kind)
-        generator = torch.Generator(device).manual_seed(seed)
+            embedding_ND = quantized.embedding_ND
+            generator = torch.Generator(device).manual_seed(seed)
+            if bypass:
+                passing_N1 = torch.rand(len(z_ND), 1, generator=generator, device=device) < bypass
+                embedding_ND = torch.where(passing_N1, z_ND, embedding_ND)
+            logits_NPP = network.mask_logits(features.of(examples.owners), embedding_ND).to(kind)
         with torch.autocast(device.type, enabled=False):
             bce_N, dice_N = mask_losses(logits_NPP, examples.targets.to(kind), self.settings, generator)
         bce, dice, commitment = bce_N.sum(), dice_N.sum(), quantized.commitment_N.sum()
         loss = self.settings.bce * bce + self.settings.dice * dice + self.settings.commitment * commitment
-        return loss, bce.detach(), dice.detach(), commitment.detach(), z_ND.detach()
+        return Terms(loss, bce.detach(), dice.detach(), commitment.detach(), z_ND.detach())
 
 
 def learn(model: MaskTokenizer, parts: tuple[Part, ...]) -> None:
@@ -107,7 +111,8 @@ def choose_first_mask(model: MaskTokenizer) -> None:
 
     The head is never trained. A random one would send each mask to another of three decoders as it drifts.
     """
-    last = model.network.sam_mask_decoder.iou_prediction_head.layers[-1]
+    head: Any = model.network.sam_mask_decoder.iou_prediction_head
+    last = head.layers[-1]
     last.weight.zero_()
     last.bias.zero_()
     last.bias[1] = _CHOSEN_FIRST  # number 0 is the mask of SAM's single-mask mode, which is left out

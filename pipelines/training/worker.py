@@ -1,0 +1,320 @@
+"""What each worker of a training run does: read its lanes, step, and (the first one) log, validate and save."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from converters.mask_registry import open_mix
+from converters.mask_source import MaskSource
+from pipelines.training.beginning import fresh_model
+from pipelines.training.checkpoints import Checkpoints
+from pipelines.training.group import Group
+from pipelines.training.lanes import LaneState
+from pipelines.training.loader import Batch, LaneDataset, batches
+from pipelines.training.logs import TrainingLog
+from pipelines.training.progress import TrainingProgress
+from pipelines.training.settings import TrainSettings
+from pipelines.training.validation import Validation
+from samtok_data import rejects
+from samtok_data.errors import SetupError
+from samtok_data.rejects import Reject
+from samtok_data.storage import Folder
+from tokenizer_model.training.optimiser import NotFinite, Optimiser, StepReport
+
+logger = logging.getLogger(__name__)
+
+REJECTS = "rejects.jsonl"
+INDEX = "index"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Where a run stands when the command ends.
+
+    Attributes:
+        step: steps that were made, of all starts.
+        steps: of the whole run.
+        r_iou: of the last validation; None: there was none.
+        masks: trained on since this start.
+        seconds: that this start took in its steps.
+        rejects: parts of the sources that could not be used, by reason.
+    """
+
+    step: int
+    steps: int
+    r_iou: float | None
+    masks: int
+    seconds: float
+    rejects: Mapping[str, int]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.step == self.steps
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return dataclasses.asdict(self)
+
+
+class Worker:
+    """One worker. All of them hold the same model.
+
+    Args:
+        settings: of the run.
+        device: of this worker.
+        report: called at each logged step by every worker, with the first one's figures; None: nobody asks.
+    """
+
+    def __init__(
+        self, settings: TrainSettings, device: torch.device, report: Callable[[dict[str, float]], None] | None = None
+    ) -> None:
+        self.settings, self.recipe, self.device = settings, settings.recipe, device
+        self.group, self.out = Group.current(), Folder(settings.out)
+        self._report = report
+        self._sources = open_sources(settings.mix, self.out)
+        self._validation: Validation | None = None
+        if settings.validation is not None and self.group.is_first:
+            chosen = [source for source, _ in open_sources(settings.validation, self.out)]
+            self._validation = Validation.of(chosen, settings.validation_images, self.recipe.seed)
+        self._checkpoints = Checkpoints(self.out, keep=settings.keep)
+        self._lanes: dict[int, LaneState] = {}
+        self._rejects: dict[str, Reject] = {}
+        self._r_iou: float | None = None
+        self._optimiser = self._resumed()
+        self._start = time.monotonic()
+
+    def run(self) -> Outcome:
+        """Trains until the last step, or until the time that was given is over.
+
+        Raises:
+            SetupError: a source, the file system, the GPU's memory or the loss puts an end to it.
+        """
+        first = self._optimiser.step_number
+        with Figures(self.settings, self.out, first, self.recipe.steps, is_first=self.group.is_first) as figures:
+            masks = 0
+            if first < self.recipe.steps:
+                for batch in self._batches():
+                    report = self._step(batch)
+                    masks += report.num_masks
+                    self._after(report, figures)
+                    if self._optimiser.step_number == self.recipe.steps or self._must_stop():
+                        break
+                self._save(figures)
+            counts = rejects.count(self._rejects.values())
+            step = self._optimiser.step_number
+            return Outcome(step, self.recipe.steps, self._r_iou, masks, figures.seconds, counts)
+
+    def _resumed(self) -> Optimiser:
+        settings = self.settings
+        model = fresh_model(self.recipe, self.device)
+        optimiser = Optimiser(model, self.recipe, images_per_pass=settings.images_per_pass, compiled=settings.compiled)
+        found = self._checkpoints.all()
+        # All workers go on from what the first one sees: it may have just been written.
+        step = self.group.of_first(found[-1].step if found else None)
+        if step is not None:
+            state = self._checkpoints.load(step)
+            optimiser.load(state)
+            self._lanes = {int(number): LaneState.from_json(lane) for number, lane in state["lanes"].items()}
+            self._r_iou = state["r_iou"]
+            if self.group.is_first and self.out.exists(REJECTS):
+                self._rejects = {one.key: one for one in rejects.from_lines(self.out.read(REJECTS))}
+        return optimiser
+
+    def _batches(self) -> Iterator[Batch]:
+        share = self.recipe.images_per_step // self.group.world
+        mine = range(self.group.rank * share, (self.group.rank + 1) * share)
+        dataset = LaneDataset(
+            self._sources, self.recipe, lanes=mine, states=self._lanes, kept_images=self.settings.kept_images
+        )
+        return batches(dataset, lanes=share, processes=self.settings.loaders, pinned=self.device.type == "cuda")
+
+    def _step(self, batch: Batch) -> StepReport:
+        try:
+            report = self._optimiser.step(batch.examples)
+        except NotFinite as error:
+            names = ", ".join(batch.images[index] for index in error.images) or "an image of another worker"
+            raise SetupError(
+                f"step {error.step + 1}: the {error.what} is not a finite number; of this step's images: {names}. "
+                "Nothing was changed by it; lower recipe.optimisation.learning_rate, or look at these images, and "
+                "start again from the last checkpoint"
+            ) from error
+        except torch.cuda.OutOfMemoryError as error:
+            total = torch.cuda.get_device_properties(self.device).total_memory / 2**30
+            raise SetupError(
+                f"step {self._optimiser.step_number + 1}: the GPU's {total:.0f} GiB are full; lower images_per_pass "
+                f"(now {self.settings.images_per_pass}; the result stays the same) or recipe.masks_per_image "
+                f"(now {self.recipe.masks_per_image})"
+            ) from error
+        self._lanes.update(batch.lanes)
+        self._rejects.update((reject.key, reject) for reject in batch.rejects)
+        return report
+
+    def _after(self, report: StepReport, figures: Figures) -> None:
+        """Logs, validates and saves where it is time."""
+        settings, step = self.settings, self._optimiser.step_number
+        is_last = step == self.recipe.steps
+        figures.count(report)
+        if step % settings.log_every == 0 or is_last:
+            row = figures.add(step, report)
+            if self._report is not None:
+                self._report(row)
+        if self._validation is not None and (step % settings.validate_every == 0 or is_last):
+            with figures.paused():
+                with_sheet = step % settings.sheet_every == 0 or is_last
+                measured, sheet = self._validation.measure(self._optimiser.model, with_sheet=with_sheet)
+                self._r_iou = measured["r_iou"]
+                figures.add_validation(step, measured, sheet)
+        if step % settings.save_every == 0 and not is_last:
+            self._save(figures)
+
+    def _save(self, figures: Figures) -> None:
+        """Writes a checkpoint; the log and the rejects first, so that a resumed run finds what belongs to it."""
+        step = self._optimiser.step_number
+        lanes = {number: state.json for part in self.group.gather(self._lanes) for number, state in part.items()}
+        for part in self.group.gather(self._rejects):
+            self._rejects.update(part)
+        self._lanes = {number: LaneState.from_json(state) for number, state in lanes.items()}
+        if not self.group.is_first:
+            return
+        with figures.paused():
+            figures.flush()
+            if self._rejects:
+                self.out.write(REJECTS, rejects.to_lines(self._rejects[key] for key in sorted(self._rejects)))
+            state: dict[str, Any] = {
+                **self._optimiser.state(),
+                "lanes": {str(number): lanes[number] for number in sorted(lanes)},
+                "r_iou": self._r_iou,
+            }
+            self._checkpoints.save(step, state, self._r_iou)
+
+    def _must_stop(self) -> bool:
+        limit = self.settings.max_minutes
+        if limit is None or self._optimiser.step_number % self.settings.log_every:
+            return False
+        return bool(self.group.of_first(time.monotonic() - self._start > 60 * limit))
+
+
+class Figures:
+    """Rates, and what the first worker shows of the run; on the others only the rates.
+
+    Args:
+        settings: of the run.
+        out: its folder.
+        first: steps that an earlier start made.
+        steps: of the whole run.
+        is_first: whether this worker shows anything.
+    """
+
+    def __init__(self, settings: TrainSettings, out: Folder, first: int, steps: int, *, is_first: bool) -> None:
+        size = settings.recipe.config.codebook_size
+        self._log = TrainingLog(out, resume_step=first, codebook_size=size) if is_first else None
+        self._progress = TrainingProgress(steps, first) if is_first else None
+        self._masks = 0
+        self._busy = self._stretch = 0.0  # seconds in steps: of this start, and since the last line
+        self._since = time.monotonic()
+
+    def __enter__(self) -> Figures:
+        if self._progress is not None:
+            self._progress.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self._progress is not None:
+            self._progress.__exit__(*error)
+        if self._log is not None:
+            self._log.close()
+
+    @property
+    def seconds(self) -> float:
+        """In steps since this start; validation and saving do not count."""
+        return self._busy
+
+    def paused(self) -> _Pause:
+        """A block whose time does not count."""
+        return _Pause(self)
+
+    def count(self, report: StepReport) -> None:
+        """Notes a step."""
+        self._masks += report.num_masks
+        self._lap()
+
+    def add(self, step: int, report: StepReport) -> dict[str, float]:
+        """A line of the log."""
+        row = {
+            "loss": report.terms["loss"],
+            **{f"loss_{name}": report.terms[name] for name in ("bce", "dice", "commitment")},
+            "learning_rate": report.learning_rate,
+            "grad_norm": report.grad_norm,
+            "masks_per_second": self._masks / max(self._stretch, 1e-9),
+        }
+        use = report.use
+        for name, values in (("used", use.used), ("perplexity", use.perplexity), ("restarted", use.restarted)):
+            row |= {f"{name}_{level}": value for level, value in enumerate(values)}
+        if self._log is not None:
+            self._log.add(step, row)
+        if self._progress is not None:
+            self._progress.update(step, loss=row["loss"], masks_per_second=row["masks_per_second"])
+        self._masks, self._stretch = 0, 0.0
+        return row
+
+    def add_validation(self, step: int, measured: Mapping[str, float], sheet: Any) -> None:
+        """The figures of a validation, its sheet, and the curves drawn anew."""
+        if self._log is None or self._progress is None:
+            return
+        self._log.add(step, measured)
+        if sheet is not None:
+            self._log.add_sheet(step, sheet)
+        self._log.flush()
+        self._log.curves()
+        self._progress.validated(measured["r_iou"])
+
+    def flush(self) -> None:
+        """Writes the log."""
+        if self._log is not None:
+            self._log.flush()
+
+    def _lap(self, *, counts: bool = True) -> None:
+        now = time.monotonic()
+        if counts:
+            self._busy += now - self._since
+            self._stretch += now - self._since
+        self._since = now
+
+
+class _Pause:
+    def __init__(self, figures: Figures) -> None:
+        self._figures = figures
+
+    def __enter__(self) -> None:
+        self._figures._lap()
+
+    def __exit__(self, *error: object) -> None:
+        self._figures._lap(counts=False)
+
+
+def open_sources(mix: str, out: Folder) -> list[tuple[MaskSource, float]]:
+    """The sources of a mixing file; their indexes lie in the run's folder.
+
+    Raises:
+        SetupError: the file or a source cannot be used.
+    """
+    return open_mix(mix, index_folder(out))
+
+
+def index_folder(out: Folder) -> str:
+    """Where a run's indexes of annotation files lie: beside it on a local disk, else in a cache of this machine."""
+    if out.is_local:
+        return f"{out.path}/{INDEX}"
+    import hashlib
+    import tempfile
+
+    return f"{tempfile.gettempdir()}/samtok-index-{hashlib.sha256(str(out).encode()).hexdigest()[:16]}"
