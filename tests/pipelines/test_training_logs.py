@@ -7,6 +7,8 @@ import io
 import math
 import os
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -74,6 +76,16 @@ def expected_events(steps: range) -> dict[str, dict[int, float]]:
         for name, value in values_of(step).items():
             found.setdefault(name, {})[step] = float(np.float32(value))
     return found
+
+
+def test_what_is_heavy_is_loaded_where_it_is_used() -> None:
+    program = (
+        "import sys, pipelines.training.curves, pipelines.training.logs, pipelines.training.sheets\n"
+        "found = {'torch', 'matplotlib', 'tensorboard', 'ray'}.intersection(sys.modules)\n"
+        "assert not found, found\n"
+    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_the_file_of_a_few_rows(tmp_path: Path) -> None:
@@ -370,7 +382,10 @@ def test_curves_are_a_picture_and_the_same_bytes_again(tmp_path: Path) -> None:
         pytest.param({0: {"loss": 1.0, "r_iou": 0.5}}, id="one"),
         pytest.param({0: {"loss": 0.0, "r_iou": 0.0, "grad_norm": 0}}, id="zeros"),
         pytest.param({step: {"loss": math.nan, "r_iou": math.nan, "used_0": math.inf} for step in range(9)}, id="nan"),
-        pytest.param({5: {"r_iou/$a_{$": 0.5, "r_iou_at_0": 0.4}, 9: {"r_iou/$a_{$": 0.6}}, id="no total, a formula"),
+        pytest.param(
+            {5: {"r_iou/$a_{$": 0.5, "r_iou_at_0": 0.4, "r_iou_unquantised": 0.6}, 9: {"r_iou/$a_{$": 0.6}},
+            id="no total, a formula",
+        ),
         pytest.param({step: {f"used_{level}": 3 for level in range(14)} for step in range(9)}, id="many levels"),
     ],
 )
