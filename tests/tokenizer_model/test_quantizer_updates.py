@@ -138,16 +138,18 @@ def test_training_finds_the_clusters_of_its_vectors(shared: bool) -> None:
 
 # --- several workers
 
+HYDRA = ("-W", "ignore:register_new_resolver() is deprecated:UserWarning")  # as in pyproject.toml
+
 
 @pytest.fixture(scope="module")
 def workers(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, Any]]]:
     """What two processes have after the same steps, each with its own share of the vectors."""
     folder = tmp_path_factory.mktemp("workers")
-    root = Path(__file__).parents[2]
-    environment = os.environ | {"PYTHONPATH": str(root), "GLOO_SOCKET_IFNAME": "lo"}
+    paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "GLOO_SOCKET_IFNAME": "lo"}
     processes = [
         subprocess.Popen(
-            [sys.executable, "-W", "error", two_workers.__file__, str(rank), "2", str(folder)],
+            [sys.executable, "-W", "error", *HYDRA, two_workers.__file__, str(rank), "2", str(folder)],
             env=environment,
             stderr=subprocess.PIPE,
             text=True,
@@ -204,6 +206,7 @@ def test_a_group_of_one_is_as_no_group(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype:UserWarning")
 @pytest.mark.parametrize("kind", ["residual", "shared", "vq", "fsq"])
 def test_a_step_on_a_gpu_waits_for_nothing_and_repeats_to_the_bit(kind: str) -> None:
     if not torch.cuda.is_available():
