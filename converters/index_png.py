@@ -18,7 +18,7 @@ from functools import partial
 from typing import Literal, get_args
 
 from converters.indexed_source import Found, IndexedSource, RegionList
-from converters.listings import PICTURE_SUFFIXES, index_listing, list_folder, read_listed, stem_of
+from converters.listings import index_listing, list_folder, named_entry, picture_entries, read_listed, stem_of
 from converters.mask_options import checked_choice, checked_count, find_folder
 from converters.mask_source import MaskedImage
 from converters.unit_index import Entry, UnitRecord
@@ -76,13 +76,10 @@ def open_index_png(
 
 
 def _entries(images: Folder, labels: Folder) -> Iterator[Entry]:
-    for listed in list_folder(images):
-        stem = stem_of(listed.name, PICTURE_SUFFIXES)
-        if stem is not None and not listed.is_folder:
-            yield Entry("images", stem, listed.name)
+    yield from picture_entries(images)
     for listed in list_folder(labels):
         if not listed.is_folder and stem_of(listed.name, (".png",)) is not None:
-            yield Entry("annotations", _split(listed.name)[0], listed.name)
+            yield named_entry("annotations", _split(listed.name)[0], listed.name)
 
 
 def _split(file: str) -> tuple[str, int | None]:

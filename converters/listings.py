@@ -9,10 +9,10 @@ import posixpath
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from converters.unit_index import Entry, UnitIndex, UnitRecord, build_index, index_path, open_index
+from converters.unit_index import Entry, Table, UnitIndex, UnitRecord, build_index, index_path, is_key, open_index
 from samtok_data.errors import RecordError, SetupError
 from samtok_data.pictures import read_file
-from samtok_data.storage import Folder, raising_os_errors
+from samtok_data.storage import Folder, is_contained, raising_os_errors
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
@@ -86,6 +86,30 @@ def stem_of(name: str, suffixes: tuple[str, ...]) -> str | None:
     """A file's name without its ending, if that is one of these; None otherwise."""
     stem, suffix = posixpath.splitext(name)
     return stem if suffix.lower() in suffixes else None
+
+
+def named_entry(table: Table, key: str, name: str) -> Entry:
+    """A file on its way into an index.
+
+    Args:
+        table: see ``Entry``.
+        key: of the image.
+        name: of the file, in its folder.
+    """
+    # A name that no text or address can hold joins nothing, and appears as a reject.
+    return Entry(table, key if is_key(key) and is_contained(name) else None, name)
+
+
+def picture_entries(folder: Folder) -> Iterator[Entry]:
+    """The pictures directly in a folder; the key is the name without its ending.
+
+    Raises:
+        SetupError: the folder is not there, or cannot be read.
+    """
+    for listed in list_folder(folder):
+        stem = stem_of(listed.name, PICTURE_SUFFIXES)
+        if stem is not None and not listed.is_folder:
+            yield named_entry("images", stem, listed.name)
 
 
 def index_listing(kind: str, index: str, entries: Callable[[], Iterable[Entry]]) -> tuple[str, UnitIndex]:

@@ -21,16 +21,22 @@ from typing import Any
 
 import yaml
 
+from converters.binary_png import open_binary_png
 from converters.coco_instances import open_coco_instances
+from converters.coco_panoptic import open_coco_panoptic
 from converters.index_png import open_index_png
 from converters.mask_options import checked_name, require_root
 from converters.mask_source import MaskSource
+from converters.sa1b import open_sa1b
 from samtok_data.errors import SetupError
 from samtok_data.storage import Folder
 
 _OPENERS: dict[str, Callable[..., MaskSource]] = {
+    "sa1b": open_sa1b,
     "coco-instances": open_coco_instances,
+    "coco-panoptic": open_coco_panoptic,
     "index-png": open_index_png,
+    "binary-png": open_binary_png,
 }
 MASK_SOURCES: tuple[str, ...] = tuple(_OPENERS)
 """Every kind of mask source."""

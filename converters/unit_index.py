@@ -28,6 +28,7 @@ _LAYOUT = 1  # of the tables below; part of the name, so that another version of
 _CACHE_KIB = 64 * 1024
 MAX_KEY = 2**63 - 1
 
+Table = Literal["images", "annotations"]
 Key = int | str
 """What joins an image and its annotations: an id, or a file's name without its ending."""
 
@@ -42,7 +43,7 @@ class Entry:
         record: JSON values.
     """
 
-    table: Literal["images", "annotations"]
+    table: Table
     key: Key | None
     record: Any
 

@@ -1,0 +1,234 @@
+"""SA-1B: pictures with a JSON file each, in tar files or in folders.
+
+    sa_000000.tar, ...                  unit: one tar, read from front to back; sa_1.jpg and sa_1.json in any order
+    sa_1.jpg, sa_1.json, ...            unit: one image; also one level of sub-folders (sa_000000/sa_1.jpg)
+
+    sa_1.json    {"image": {"height", "width", ...}, "annotations": [{"id", "segmentation": RLE, ...}, ...]}
+
+In folders a unit is an image, not a sub-folder: then images can be drawn in any order and shared out evenly, and the
+one listing that this takes is needed for a flat folder in any case. Boxes and areas are not used: a box of SA-1B is
+one pixel smaller than its mask. Format: README of facebookresearch/segment-anything.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from converters.indexed_source import Found, IndexedSource
+from converters.listings import PICTURE_SUFFIXES, Listed, digest_of, index_listing, list_folder, named_entry, stem_of
+from converters.mask_options import checked_count
+from converters.mask_source import MaskSource
+from converters.sa1b_pairs import MAX_IMAGE_BYTES, MAX_JSON_BYTES, Half, Waiting, read_pair
+from converters.tar_stream import Member, members
+from converters.unit_index import Entry, UnitRecord
+from samtok_data.errors import RecordError, SetupError
+from samtok_data.pictures import decode_picture, read_file, read_picture
+from samtok_data.rejects import Reject
+from samtok_data.storage import Folder
+
+KIND = "sa1b"
+_JSON = (".json",)
+_TAR = ".tar"
+
+
+def open_sa1b(root: Folder, index: str, *, name: str = KIND, min_area: int = 1) -> MaskSource:
+    """A source of SA-1B's pairs. Where there are tars, only they are read.
+
+    Args:
+        root: folder of the tars, of the pairs, or of the sub-folders with pairs.
+        index: local folder of the indexes; used for pairs only.
+        name: of the source.
+        min_area: smaller masks, in pixels, are left out.
+
+    Raises:
+        SetupError: an option is wrong, or there is neither a tar nor a pair.
+    """
+    area = checked_count("min_area", min_area, 1)
+    tars = sorted((one for one in list_folder(root) if _is_tar(one)), key=lambda one: one.name)
+    if tars:
+        sized = tuple((one.name, root.size(one.name) if one.size is None else one.size) for one in tars)
+        digest, _ = digest_of(f"{tar}\0{size}" for tar, size in sized)
+        settings = {"kind": KIND, "min_area": area, "tars": digest}
+        return Sa1bTars(name=name, settings=settings, root=root, tars=sized, min_area=area)
+    digest, units = index_listing(KIND, index, partial(_entries, root))
+    settings = {"kind": KIND, "min_area": area, "names": digest}
+    return IndexedSource(name=name, settings=settings, index=units, reader=Sa1bPairReader(root=root, min_area=area))
+
+
+def _is_tar(listed: Listed) -> bool:
+    return not listed.is_folder and listed.name.endswith(_TAR)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sa1bTars:
+    """A MaskSource of tars.
+
+    Attributes:
+        name: as ``MaskSource`` says.
+        settings: as ``MaskSource`` says.
+        root: folder of the tars.
+        tars: name and bytes of each, by name.
+        min_area: in pixels.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    root: Folder
+    tars: tuple[tuple[str, int], ...]
+    min_area: int
+
+    @property
+    def num_units(self) -> int:
+        """Number of tars."""
+        return len(self.tars)
+
+    def unit_name(self, unit: int) -> str:
+        """The tar's name."""
+        return self.tars[unit][0]
+
+    def read(self, unit: int) -> Found:
+        """The pairs of a tar, each as soon as both halves were met.
+
+        Where the tar is damaged, one reject says where, and nothing is said of files that had not met their other half.
+        """
+        tar, size = self.tars[unit]
+        done: set[str] = set()
+        with Waiting() as waiting:
+            try:
+                for member in members(self.root, tar, size, _limit_of):
+                    yield from self._met(member, tar, waiting, done)
+            except RecordError as error:
+                yield Reject(tar, error.reason, f"{error.message}; {len(done):,} pairs stood before", {"tar": tar})
+                return
+            for stem, half in waiting.rest():
+                lacking = RecordError("annotation-missing", f"{half.name}: {tar} holds no {stem}.json")
+                if half.is_json:
+                    lacking = RecordError("image-missing", f"{half.name}: {tar} holds no {stem}.jpg")
+                yield Reject.of(lacking, stem, {"tar": tar, "member": half.name})
+
+    def _met(self, member: Member, tar: str, waiting: Waiting, done: set[str]) -> Found:
+        name = _shown(member.name)
+        stem = posixpath.splitext(name)[0]
+        half = Half(name=name, is_json=stem_of(name, _JSON) is not None, size=member.size, data=member.data)
+        other = waiting.take(stem)
+        if stem in done or (other is not None and other.is_json == half.is_json):
+            twice = RecordError("record-duplicate", f"{name}: a second file of this name")
+            yield Reject.of(twice, stem, {"tar": tar, "member": name})
+            half = other
+        elif other is not None:
+            done.add(stem)
+            image, annotation = (other, half) if half.is_json else (half, other)
+            yield from self._pair(stem, image, annotation, tar)
+            return
+        if half is not None and stem not in done:
+            waiting.put(stem, half)
+
+    def _pair(self, stem: str, image: Half, annotation: Half, tar: str) -> Found:
+        where = {"tar": tar, "member": annotation.name}
+        try:
+            picture, text = image.read(), annotation.read()
+        except RecordError as error:
+            yield Reject.of(error, stem, where)
+            return
+        yield from read_pair(
+            stem, f"{tar}/{image.name}", text, where, min_area=self.min_area, opener=partial(decode_picture, picture)
+        )
+
+
+def _shown(name: str) -> str:
+    """The last part of a member's name, in ASCII."""
+    return posixpath.basename(name).encode("unicode_escape").decode("ascii")
+
+
+def _limit_of(name: str) -> int | None:
+    base = posixpath.basename(name)
+    if base.startswith("."):  # what some systems write beside each file
+        return None
+    if stem_of(base, _JSON) is not None:
+        return MAX_JSON_BYTES
+    return MAX_IMAGE_BYTES if stem_of(base, PICTURE_SUFFIXES) is not None else None
+
+
+def _entries(root: Folder) -> Iterator[Entry]:
+    pictures = texts = 0
+    for entry in _files(root):
+        pictures += entry.table == "images"
+        texts += entry.table == "annotations"
+        yield entry
+    if not pictures or texts == pictures:  # a picture counts as both
+        raise SetupError(
+            f"{root}: neither sa_*.tar nor pairs of a picture and a JSON file, here or one folder below; "
+            "packed tars (.tar.gz) must be unpacked to .tar first"
+        )
+
+
+def _files(root: Folder) -> Iterator[Entry]:
+    yield from _pairs(root, "")
+    for listed in list_folder(root):
+        if listed.is_folder:
+            yield from _pairs(root / listed.name, f"{listed.name}/")
+
+
+def _pairs(folder: Folder, prefix: str) -> Iterator[Entry]:
+    for listed in list_folder(folder):
+        name = prefix + listed.name
+        if listed.is_folder:
+            continue
+        if (stem := stem_of(name, PICTURE_SUFFIXES)) is not None:
+            yield named_entry("images", stem, name)
+            yield named_entry("annotations", stem, name)  # so that a picture without a JSON file has a row as well
+        elif (stem := stem_of(name, _JSON)) is not None:
+            yield named_entry("annotations", stem, name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sa1bPairReader:
+    """Reads one pair from a folder.
+
+    Attributes:
+        root: of the source.
+        min_area: in pixels.
+    """
+
+    root: Folder
+    min_area: int
+
+    def name_of(self, record: UnitRecord) -> str:
+        """The picture's name, or what its JSON file calls it where it is missing."""
+        return record.images[0] if record.images else str(record.key)
+
+    def read(self, record: UnitRecord) -> Found:
+        """The image with its masks."""
+        scene = str(record.key)
+        where = {"images": record.images, "files": record.annotations}
+        try:
+            image, text = self._files(record)
+        except RecordError as error:
+            yield Reject.of(error, scene, where)
+            return
+        yield from read_pair(scene, image, text, where, min_area=self.min_area, opener=partial(read_picture, self.root))
+
+    def _files(self, record: UnitRecord) -> tuple[str, bytes]:
+        texts = [name for name in record.annotations if stem_of(name, _JSON) is not None]
+        if not record.images:
+            raise RecordError("image-missing", f"{texts[0]}: no picture of this name beside it")
+        if not texts:
+            raise RecordError("annotation-missing", f"{record.images[0]}: no JSON file of this name beside it")
+        if len(record.images) > 1 or len(texts) > 1:
+            names = ", ".join(sorted(record.images + texts))
+            raise RecordError("record-duplicate", f"{record.key}: expected one pair, got {names}")
+        if self._is_large(texts[0]):
+            raise RecordError(
+                "annotation-unreadable", f"{texts[0]}: more bytes than the {MAX_JSON_BYTES:,} that are read"
+            )
+        return record.images[0], read_file(self.root, texts[0], missing="annotation-missing", kind="JSON file")
+
+    def _is_large(self, name: str) -> bool:
+        try:
+            return self.root.size(name) > MAX_JSON_BYTES
+        except OSError:
+            return False  # reading it says what is wrong

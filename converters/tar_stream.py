@@ -1,0 +1,123 @@
+"""A tar file from front to back, as a stream: neither the archive nor a list of its members is held.
+
+tarfile takes a damaged header, and an end that is missing, for the end; reads a cut member without a word; keeps every
+member that it saw; and skips as many bytes as a header says, whether there are any or not. None of that happens here.
+"""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import IO
+
+from samtok_data.errors import RecordError, SetupError
+from samtok_data.storage import Folder, raising_os_errors
+
+_BUFFER = 1 << 20
+# Of a header's extension (a long name, times); tarfile reads it into memory whatever it says of its size.
+_MAX_EXTENSION = 1 << 20
+# Zeros behind the end: tar fills its last record, of 10 KiB as a rule. More than this is a hole in a half loaded file.
+_MAX_PADDING = 1 << 20
+_EXTENSIONS = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
+# What tarfile raises on foreign bytes besides its own errors, as it parses the numbers and texts of extensions.
+_DAMAGE = (tarfile.TarError, ValueError, LookupError, OverflowError, EOFError)
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One file of an archive.
+
+    Attributes:
+        name: as the archive has it: foreign text, never a path.
+        size: in bytes.
+        data: its bytes; None where it is larger than was asked for.
+    """
+
+    name: str
+    size: int
+    data: bytes | None
+
+
+def members(folder: Folder, name: str, size: int, limit_of: Callable[[str], int | None]) -> Iterator[Member]:
+    """The wanted files of an archive, in its order.
+
+    Args:
+        folder: of the archive.
+        name: in that folder.
+        size: bytes of the archive when it was listed.
+        limit_of: by a member's name, how many bytes of it are read at most; None: it is not wanted.
+
+    Raises:
+        RecordError: ``archive-damaged``, after the members before the damage; says at which byte.
+        SetupError: the archive is gone, has another size by now, or the file system fails.
+    """
+    try:
+        if folder.size(name) != size:
+            raise SetupError(f"{folder}/{name}: it had {size:,} bytes when it was listed and has another size now")
+        with folder.open(name) as file:
+            yield from _read(_Checked(file), name, size, limit_of)
+    except OSError as error:
+        raise SetupError(f"{folder}/{name}: cannot be read: {error.strerror or error}") from error
+
+
+def _read(file: _Checked, name: str, size: int, limit_of: Callable[[str], int | None]) -> Iterator[Member]:
+    position = 0
+    try:
+        with tarfile.open(fileobj=file, mode="r|", bufsize=_BUFFER, tarinfo=_Header) as archive:  # type: ignore[arg-type]
+            while (member := archive.next()) is not None:
+                archive.members.clear()
+                end = member.offset_data + member.size
+                if member.size < 0 or end > size:
+                    raise tarfile.ReadError(f"a member of {member.size:,} bytes, beyond the end")
+                limit = limit_of(member.name) if member.isreg() and not member.issparse() else None
+                if limit is not None:
+                    data = _bytes(archive, member) if member.size <= limit else None
+                    yield Member(member.name, member.size, data)
+                position = end
+            if size - archive.offset > _MAX_PADDING:
+                raise tarfile.ReadError(f"an end mark, and {size - archive.offset:,} bytes behind it")
+    except _DAMAGE as error:
+        raise RecordError(
+            "archive-damaged", f"{name}: damaged or cut at byte {position:,} of {size:,}: {error}"
+        ) from error
+
+
+def _bytes(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = archive.extractfile(member)
+    data = file.read() if file else b""
+    if len(data) != member.size:
+        raise tarfile.ReadError(f"a member of {member.size:,} bytes, of which {len(data):,} are there")
+    return data
+
+
+class _Header(tarfile.TarInfo):
+    """A header that is no header is damage, not the end; only a block of zeros is the end."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
+        if len(buf) == tarfile.BLOCKSIZE and not any(buf):
+            return super().frombuf(buf, encoding, errors)  # raises what tarfile takes for the end
+        try:
+            header = super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(str(error)) from error
+        if header.type in _EXTENSIONS and not 0 <= header.size <= _MAX_EXTENSION:
+            raise tarfile.ReadError(f"a header's extension of {header.size:,} bytes")
+        return header
+
+
+class _Checked:
+    """A file whose errors are OSErrors, whichever store it lies in."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._read = raising_os_errors(file.read)
+
+    def read(self, size: int) -> bytes:
+        return self._read(size)
