@@ -25,7 +25,7 @@ from samtok_data.errors import SetupError
 from samtok_data.storage import TEMPORARY
 
 _LAYOUT = 1  # of the tables below; part of the name, so that another version of this program makes its own
-_CACHE_KIB = 64 * 1024
+_CACHE_KIB = 16 * 1024
 MAX_KEY = 2**63 - 1
 
 Table = Literal["images", "annotations"]
