@@ -87,7 +87,8 @@ class FiniteScalarQuantizer(Quantizer):
             through_ND, codes_NL = self._rounded(z_ND)
             with torch.no_grad():
                 vectors_ND = self._vectors(codes_NL[:, 0])
-            # The library's value is off by what its straight-through sum rounds; decode's is the one that counts.
+            # The value is decode's, to the bit. Decode reads a table of cells that was made in float32; with weights
+            # in float64 the library's own value is not quite the same.
             embedding_ND = vectors_ND + (through_ND - through_ND.detach())
             return Quantized(embedding_ND, codes_NL, vectors_ND.new_zeros(len(z_ND)))
 
