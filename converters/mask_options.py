@@ -60,13 +60,15 @@ def checked_file(option: str, value: Any) -> str:
 
 
 def find_folder(root: Folder, option: str, value: Any) -> Folder:
-    """A folder under the root.
+    """A folder under the root, or the root itself, which is called ``.``.
 
     Raises:
         SetupError: the root or the folder is not there.
     """
-    name = checked_file(option, value)
     require_root(root)
+    if value == ".":
+        return root
+    name = checked_file(option, value)
     if not root.exists(name):
         raise SetupError(f"{root}: no folder {name}; name another one with the option {option}")
     return root / name

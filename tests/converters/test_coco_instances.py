@@ -59,6 +59,12 @@ def test_annotations_in_any_order_join_their_images(tmp_path: Path) -> None:
     assert third.open().size == (WIDTH, HEIGHT)
 
 
+def test_images_may_lie_in_the_root_itself(tmp_path: Path) -> None:
+    write_coco(tmp_path, [coco_image(1, file_name="images/000000000001.jpg")], [coco_annotation(11, 1)])
+    (image,), rejects = read_all(open_coco(tmp_path, images="."))
+    assert (image.open().size, rejects) == ((WIDTH, HEIGHT), [])
+
+
 def test_crowds_and_small_masks_are_left_out_by_option(tmp_path: Path) -> None:
     write_coco(tmp_path, [coco_image(1), coco_image(2)], [coco_annotation(11, 1), crowd(12, 1), crowd(21, 2)])
     (first,), rejects = read_all(open_coco(tmp_path, crowd="skip"))

@@ -149,6 +149,9 @@ def _rle(counts: Any, size: Any = (4, 5)) -> dict[str, Any]:
         (_rle("5P"), "mask-invalid", _CUT),  # "P" says that more bits follow
         (_rle("P" * 100_000), "mask-invalid", _CUT),
         (_rle("o" * 5000 + "1"), "mask-invalid", _CUT),  # one number of 7,500 digits
+        (_rle("o" * 12 + "1"), "mask-invalid", _CUT),
+        (_rle("o" * 11 + "?"), "mask-invalid", _RUNS),  # 12 characters: 2**59 - 1
+        (_rle(("o" * 11 + "?") * 32), "mask-invalid", _RUNS),  # whose sum would be -32 in 64 bits
         (_rle([20]), "mask-empty", _POINT),
         (_rle([20, 0]), "mask-empty", _POINT),
         (_rle([0, 0, 20]), "mask-empty", _POINT),
