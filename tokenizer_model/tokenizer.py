@@ -344,9 +344,7 @@ class MaskTokenizer(nn.Module):
         return logits_NPP.float().cpu().numpy()
 
     @torch.inference_mode()
-    def cut(
-        self, logits_NPP: Logits, size: tuple[int, int], threshold: float = LOGIT_THRESHOLD
-    ) -> NDArray[np.bool_]:
+    def cut(self, logits_NPP: Logits, size: tuple[int, int], threshold: float = LOGIT_THRESHOLD) -> NDArray[np.bool_]:
         """Logits resized to an image of (height, width), bilinear, corners not aligned, and cut: bool, (N, H, W)."""
         masks_NHW = np.empty((len(logits_NPP), *size), np.bool_)
         for index, logits_PP in enumerate(logits_NPP):  # one at a time: at full size they are large

@@ -38,6 +38,10 @@ class Batch:
         """The same with tensors from which a GPU copies while others compute."""
         return Batch(self.examples.pin_memory(), self.images, self.lanes, self.rejects)
 
+    def to(self, device: torch.device) -> Batch:
+        """The same with tensors on a device."""
+        return Batch(self.examples.to(device), self.images, self.lanes, self.rejects)
+
     @classmethod
     def joined(cls, parts: Sequence[Batch]) -> Batch:
         """Several as one, in order."""
@@ -118,14 +122,16 @@ class LaneDataset(IterableDataset["Batch | SetupError"]):
         return Batch(Examples.joined(examples), tuple(names), states, tuple(rejects))
 
 
-def batches(dataset: LaneDataset, *, lanes: int, processes: int, pinned: bool, ahead: int = 2) -> Iterator[Batch]:
+def batches(
+    dataset: LaneDataset, *, lanes: int, processes: int, device: torch.device, ahead: int = 3
+) -> Iterator[Batch]:
     """A worker's batches, one a step, the same on any number of loader processes.
 
     Args:
         dataset: of the worker's lanes.
         lanes: how many these are.
         processes: that read them; 0: this one reads.
-        pinned: whether tensors are put where a GPU can copy them from meanwhile.
+        device: where the tensors go.
         ahead: steps that each process reads before they are asked for.
 
     Raises:
@@ -136,7 +142,7 @@ def batches(dataset: LaneDataset, *, lanes: int, processes: int, pinned: bool, a
         dataset,
         batch_size=None,
         num_workers=processes,
-        pin_memory=pinned,
+        pin_memory=device.type == "cuda",
         prefetch_factor=ahead if processes else None,
         multiprocessing_context="forkserver" if processes else None,
         persistent_workers=False,
@@ -145,7 +151,7 @@ def batches(dataset: LaneDataset, *, lanes: int, processes: int, pinned: bool, a
     for part in loader:  # the processes take turns, so a step is as many parts in a row as there are processes
         if isinstance(part, SetupError):
             raise part
-        parts.append(part)
+        parts.append(part.to(device))
         if len(parts) == max(1, processes):
             yield Batch.joined(parts)
             parts = []

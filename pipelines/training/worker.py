@@ -135,7 +135,7 @@ class Worker:
         dataset = LaneDataset(
             self._sources, self.recipe, lanes=mine, states=self._lanes, kept_images=self.settings.kept_images
         )
-        return batches(dataset, lanes=share, processes=self.settings.loaders, pinned=self.device.type == "cuda")
+        return batches(dataset, lanes=share, processes=self.settings.loaders, device=self.device)
 
     def _step(self, batch: Batch) -> StepReport:
         try:

@@ -15,6 +15,8 @@ from tokenizer_model.training.recipe import Augmentation
 # Weights of red, green and blue in the brightness of a pixel (ITU-R BT.601).
 _LUMA = np.array([0.299, 0.587, 0.114])
 
+SAME_COLOURS = (1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+
 
 @dataclass(frozen=True, slots=True)
 class RandomView:
@@ -23,13 +25,14 @@ class RandomView:
     Attributes:
         box: (x0, y0, x1, y1) in pixels of the image, the last exclusive: the part that is shown.
         mirrored: left and right change places.
-        colours: 3 rows of red, green, blue and constant (0..255), flat; None: as they are.
+        colours: 3 rows, of what goes into red, green and blue: of red, green, blue and a constant; flat. Others apply
+            them, to values of 0 to 255.
         shrink: factor of the resolution that is lost, 1 for none.
     """
 
     box: tuple[int, int, int, int]
     mirrored: bool = False
-    colours: tuple[float, ...] | None = None
+    colours: tuple[float, ...] = SAME_COLOURS
     shrink: float = 1.0
 
     @classmethod
@@ -48,12 +51,12 @@ class RandomView:
         high = min(height, max(1, round(height * math.sqrt(share) / stretch)))
         x0, y0 = rng.randint(0, width - wide), rng.randint(0, height - high)
         mirrored = rng.random() < settings.flip
-        colours = _colours(settings.colour, rng) if settings.colour else None
+        colours = _colours(settings.colour, rng) if settings.colour else SAME_COLOURS
         shrink = rng.uniform(1.0, 3.0) if rng.random() < settings.blur else 1.0
         return cls((x0, y0, x0 + wide, y0 + high), mirrored, colours, shrink)
 
     def of_image(self, image: Image.Image, side: int) -> Image.Image:
-        """The view as an RGB square, bicubic as the tokenizer resizes it."""
+        """The view as an RGB square, bicubic as the tokenizer resizes it, its colours as they are."""
         if self.shrink > 1:
             x0, y0, x1, y1 = self.box
             small = (max(1, round((x1 - x0) / self.shrink)), max(1, round((y1 - y0) / self.shrink)))
@@ -62,9 +65,7 @@ class RandomView:
             )
         else:
             square = image.resize((side, side), Image.Resampling.BICUBIC, box=self.box)
-        if self.mirrored:
-            square = square.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return square if self.colours is None else square.convert("RGB", self.colours)
+        return square.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.mirrored else square
 
     def of_mask(self, mask_HW: Mask) -> Mask:
         """The part of a mask that the view shows, in the image's own resolution."""

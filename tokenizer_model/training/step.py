@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from tokenizer_model.inputs import normalised
-from tokenizer_model.network import ImageFeatures
 from tokenizer_model.tokenizer import MaskTokenizer
-from tokenizer_model.training.examples import Examples
+from tokenizer_model.training.examples import Examples, coloured
 from tokenizer_model.training.losses import mask_losses
 from tokenizer_model.training.recipe import Losses, Part, Recipe
 
@@ -75,10 +74,12 @@ class TrainingPass(nn.Module):
         kind = network.no_mem_embed.dtype
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.is_half):
             with torch.set_grad_enabled(self.encoder_learns and torch.is_grad_enabled()):
-                levels = network.image_encoder(normalised(examples.pixels, kind))["backbone_fpn"]
-            features: ImageFeatures = network.decoder_features(*levels)
+                levels = network.image_encoder(normalised(coloured(examples.pixels, examples.colours), kind))[
+                    "backbone_fpn"
+                ]
+            features = network.decoder_features(*levels).spread(examples.owners)
             z_ND = network.mask_embeddings(
-                features.embedding[examples.owners],
+                features.embedding,
                 (examples.prompts.to(kind) / 255).unsqueeze(1),
                 examples.boxes.to(kind),
             ).to(kind)
@@ -88,7 +89,7 @@ class TrainingPass(nn.Module):
             if bypass:
                 passing_N1 = torch.rand(len(z_ND), 1, generator=generator, device=device) < bypass
                 embedding_ND = torch.where(passing_N1, z_ND, embedding_ND)
-            logits_NPP = network.mask_logits(features.of(examples.owners), embedding_ND).to(kind)
+            logits_NPP = network.mask_logits(features, embedding_ND).to(kind)
         with torch.autocast(device.type, enabled=False):
             bce_N, dice_N = mask_losses(logits_NPP, examples.targets.to(kind), self.settings, generator)
         bce, dice, commitment = bce_N.sum(), dice_N.sum(), quantized.commitment_N.sum()
