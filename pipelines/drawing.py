@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFont, ImageOps
 
+from samtok_data import masks
 from samtok_data.masks import Mask
 
 Colour = tuple[int, int, int]
@@ -21,6 +22,12 @@ OPACITY = 0.5
 # Apart from each other also for the colour-blind (Okabe and Ito's palette), and rare in photographs.
 TRUE_COLOUR: Colour = (0, 158, 115)
 DECODED_COLOUR: Colour = (213, 94, 0)
+
+# An object is shown from near by if that makes it larger by a quarter at least.
+_SURROUNDINGS, _LEAST_WINDOW, _WORTHWHILE = 2.0, 48, 0.8
+
+Window = tuple[int, int, int, int]
+"""(x0, y0, x1, y1) in pixels of the picture, x1 and y1 one past the last pixel."""
 
 
 def layer_colour(place: int) -> Colour:
@@ -75,6 +82,29 @@ def outlined(picture: Image.Image, mask_HW: Mask, colour: Colour, *, width: int 
     pixels_HWC[_dilated(mask_HW) & ~mask_HW] = 0
     pixels_HWC[mask_HW & ~inside_HW] = colour
     return Image.fromarray(pixels_HWC)
+
+
+def window_around(mask_HW: Mask) -> Window:
+    """The part of the picture that shows a mask from near by; all of the picture if that is hardly more.
+
+    Args:
+        mask_HW: bool, not empty.
+    """
+    height, width = mask_HW.shape
+    x, y, box_width, box_height = masks.coco_box(masks.encode(mask_HW))
+    side = max(_LEAST_WINDOW, round(_SURROUNDINGS * max(box_width, box_height)))
+    if side > _WORTHWHILE * max(width, height):
+        return 0, 0, width, height
+    shown_width, shown_height = min(side, width), min(side, height)
+    x0 = min(max(x + (box_width - shown_width) // 2, 0), width - shown_width)
+    y0 = min(max(y + (box_height - shown_height) // 2, 0), height - shown_height)
+    return x0, y0, x0 + shown_width, y0 + shown_height
+
+
+def cropped(mask_HW: Mask, window: Window) -> Mask:
+    """What of the mask lies in the window; a view of it."""
+    x0, y0, x1, y1 = window
+    return mask_HW[y0:y1, x0:x1]
 
 
 def letterboxed(picture: Image.Image, size: tuple[int, int], *, ground: Colour = (255, 255, 255)) -> Image.Image:

@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
+from pipelines.mixes import open_sources
 from pipelines.training.beginning import begin
 from pipelines.training.settings import TrainSettings
-from pipelines.training.worker import Outcome, Worker, open_sources
+from pipelines.training.worker import Outcome, Worker
 from samtok_data.errors import SetupError
 from samtok_data.storage import Folder
 

@@ -15,8 +15,18 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw
 
-from pipelines.drawing import DECODED_COLOUR, TRUE_COLOUR, Colour, font, letterboxed, letterboxed_mask, outlined, tinted
-from samtok_data import masks
+from pipelines.drawing import (
+    DECODED_COLOUR,
+    TRUE_COLOUR,
+    Colour,
+    cropped,
+    font,
+    letterboxed,
+    letterboxed_mask,
+    outlined,
+    tinted,
+    window_around,
+)
 from samtok_data.masks import Mask
 
 CELL = (240, 240)  # width, height in pixels
@@ -34,8 +44,6 @@ _CELL_GROUND: Colour = (232, 232, 232)
 _INK: Colour = (30, 30, 30)
 _TITLE_SIZE, _TEXT_SIZE = 20, 15
 _TINT = 0.4  # lighter than an overlay's: the photo below should show what the mask ought to follow
-# An object is shown from near by if that makes it larger by a quarter at least.
-_SURROUNDINGS, _LEAST_WINDOW, _WORTHWHILE = 2.0, 48, 0.8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,15 +134,15 @@ def _sheet_size(num_rows: int) -> tuple[int, int]:
 
 def _cells(row: SheetRow) -> tuple[Image.Image, Image.Image, Image.Image]:
     """The three pictures of a row, each of size ``CELL``."""
-    window = _window(row.mask_HW)
+    window = window_around(row.mask_HW)
     near = row.picture.crop(window)
     photo = row.picture
     if near.size != photo.size:
         photo = _with_rectangle(photo, window)
     return (
         letterboxed(photo, CELL, ground=_CELL_GROUND),
-        _drawn(near, _crop(row.mask_HW, window), TRUE_COLOUR),
-        _drawn(near, _crop(row.decoded_HW, window), DECODED_COLOUR),
+        _drawn(near, cropped(row.mask_HW, window), TRUE_COLOUR),
+        _drawn(near, cropped(row.decoded_HW, window), DECODED_COLOUR),
     )
 
 
@@ -142,24 +150,6 @@ def _drawn(picture: Image.Image, mask_HW: Mask, colour: Colour) -> Image.Image:
     cell = letterboxed(picture, CELL, ground=_CELL_GROUND)
     mask_of_cell_HW = letterboxed_mask(mask_HW, CELL)
     return outlined(tinted(cell, mask_of_cell_HW, colour, opacity=_TINT), mask_of_cell_HW, colour)
-
-
-def _window(mask_HW: Mask) -> tuple[int, int, int, int]:
-    """The part of the picture to show, (x0, y0, x1, y1), x1 and y1 one past the last pixel."""
-    height, width = mask_HW.shape
-    x, y, box_width, box_height = masks.coco_box(masks.encode(mask_HW))
-    side = max(_LEAST_WINDOW, round(_SURROUNDINGS * max(box_width, box_height)))
-    if side > _WORTHWHILE * max(width, height):
-        return 0, 0, width, height
-    shown_width, shown_height = min(side, width), min(side, height)
-    x0 = min(max(x + (box_width - shown_width) // 2, 0), width - shown_width)
-    y0 = min(max(y + (box_height - shown_height) // 2, 0), height - shown_height)
-    return x0, y0, x0 + shown_width, y0 + shown_height
-
-
-def _crop(mask_HW: Mask, window: tuple[int, int, int, int]) -> Mask:
-    x0, y0, x1, y1 = window
-    return mask_HW[y0:y1, x0:x1]
 
 
 def _with_rectangle(picture: Image.Image, window: tuple[int, int, int, int]) -> Image.Image:

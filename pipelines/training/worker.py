@@ -11,8 +11,7 @@ from typing import Any
 
 import torch
 
-from converters.mask_registry import open_mix
-from converters.mask_source import MaskSource
+from pipelines.mixes import open_sources
 from pipelines.training.beginning import fresh_model
 from pipelines.training.checkpoints import Checkpoints
 from pipelines.training.group import Group
@@ -31,7 +30,6 @@ from tokenizer_model.training.optimiser import NotFinite, Optimiser, StepReport
 logger = logging.getLogger(__name__)
 
 REJECTS = "rejects.jsonl"
-INDEX = "index"
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,22 +297,3 @@ class _Pause:
 
     def __exit__(self, *error: object) -> None:
         self._figures._lap(counts=False)
-
-
-def open_sources(mix: str, out: Folder) -> list[tuple[MaskSource, float]]:
-    """The sources of a mixing file; their indexes lie in the run's folder.
-
-    Raises:
-        SetupError: the file or a source cannot be used.
-    """
-    return open_mix(mix, index_folder(out))
-
-
-def index_folder(out: Folder) -> str:
-    """Where a run's indexes of annotation files lie: beside it on a local disk, else in a cache of this machine."""
-    if out.is_local:
-        return f"{out.path}/{INDEX}"
-    import hashlib
-    import tempfile
-
-    return f"{tempfile.gettempdir()}/samtok-index-{hashlib.sha256(str(out).encode()).hexdigest()[:16]}"

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipelines.drawing import DECODED_COLOUR, TRUE_COLOUR, Colour, png
+from pipelines.drawing import DECODED_COLOUR, TRUE_COLOUR, Colour, png, window_around
 from pipelines.training import sheets
 from pipelines.training.sheets import CELL, SheetRow, cell_corner, reconstruction_sheet
 from samtok_data.masks import Mask
@@ -131,7 +131,7 @@ def test_a_small_object_is_shown_from_near_by() -> None:
     ],
 )
 def test_the_window_around_a_mask(box: tuple[int, int, int, int], window: tuple[int, int, int, int]) -> None:
-    assert sheets._window(box_mask((100, 200), box)) == window
+    assert window_around(box_mask((100, 200), box)) == window
 
 
 def test_the_window_does_not_depend_on_what_was_decoded() -> None:
