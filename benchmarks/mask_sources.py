@@ -14,7 +14,6 @@ import json
 import math
 import platform
 import random
-import resource
 import subprocess
 import sys
 import tarfile
@@ -36,12 +35,12 @@ from samtok_data.label_maps import encode_labels
 from tests.converters.mask_sources import jpeg, label_map, photograph
 
 INDEX = """
-import resource, sys, time
+import sys, time
 from converters.mask_registry import open_mask_source
+from tests.converters.mask_sources import peak_mib
 start, cpu = time.perf_counter(), time.process_time()
 open_mask_source("coco-instances", root=sys.argv[1], index=sys.argv[2], json="instances.json", images=".")
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-print(time.perf_counter() - start, time.process_time() - cpu, peak)
+print(time.perf_counter() - start, time.process_time() - cpu, peak_mib())
 """
 
 
@@ -163,7 +162,6 @@ def main(megabytes: int, out: Path | None) -> None:
         figures["bsds_image_five_maps_ms"] = milliseconds(lambda: read_units(bsds, 4), 10) / 4
         figures["sa1b_image_100_masks_ms"] = milliseconds(lambda: read_units(sa1b, 1), 10) / 4
         figures |= coco_figures(Path(name) / "coco", megabytes)
-    figures["own_peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     for label, value in figures.items():
         print(f"{label:>26}  {value}")
     if out is not None:

@@ -2,7 +2,7 @@
 
     images/train/100075.jpg           any format that PIL reads
     segments/train/100075_a0.png      the first annotator's map; <id>.png, without an annotator, is a map as well
-    segments/train/100075_a1.png      the second one's
+    segments/train/100075_a1.png      the second one's; so an image's own name cannot end like this
 
 Grey of up to 16 bits or a palette holds the label itself, RGB holds it by COCO panoptic's 24-bit rule. BSDS500 numbers
 its segments from 1 and leaves no pixel out (Arbelaez et al., Contour Detection and Hierarchical Image Segmentation).

@@ -69,17 +69,17 @@ def _remote_entries(folder: Folder) -> list[Listed]:
     ]
 
 
-def digest_of(names: Iterable[str]) -> tuple[str, int]:
-    """A hash of a set of names in whatever order they come, and their number, in constant memory.
+def digest_of(names: Iterable[str]) -> str:
+    """A hash of names in whatever order they come, in constant memory: the sum of their sha256, as 64 hex digits."""
+    return _hex(sum(_number_of(name) for name in names))
 
-    Returns:
-        Sum of the names' sha256 modulo 2**256, as 64 hex digits; and how many there were.
-    """
-    total = count = 0
-    for name in names:
-        total += int.from_bytes(hashlib.sha256(name.encode(errors="surrogateescape")).digest(), "big")
-        count += 1
-    return f"{total % 2**256:064x}", count
+
+def _number_of(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode(errors="surrogateescape")).digest(), "big")
+
+
+def _hex(total: int) -> str:
+    return f"{total % 2**256:064x}"
 
 
 def stem_of(name: str, suffixes: tuple[str, ...]) -> str | None:
@@ -115,7 +115,8 @@ def picture_entries(folder: Folder) -> Iterator[Entry]:
 def index_listing(kind: str, index: str, entries: Callable[[], Iterable[Entry]]) -> tuple[str, UnitIndex]:
     """The index of what lies in folders; built where there is none of these names yet.
 
-    The names are listed once to see whether an index is there, and again to build it.
+    The names are listed once to see whether an index is there, and again to build it. What the files hold is not
+    looked at: to change a file under its name is not noticed.
 
     Args:
         kind: of the source.
@@ -124,10 +125,26 @@ def index_listing(kind: str, index: str, entries: Callable[[], Iterable[Entry]])
 
     Returns:
         A hash of the names, and the index.
+
+    Raises:
+        SetupError: a folder cannot be listed, or changes meanwhile; the index cannot be written.
     """
-    digest, _count = digest_of(f"{entry.table}\0{entry.record}" for entry in entries())
+    digest = digest_of(_name(entry) for entry in entries())
     path = index_path(index, {"kind": kind, "names": digest})
-    return digest, open_index(path) or build_index(path, entries())
+    return digest, open_index(path) or build_index(path, _unchanged(entries(), digest))
+
+
+def _name(entry: Entry) -> str:
+    return f"{entry.table}\0{entry.record}"
+
+
+def _unchanged(entries: Iterable[Entry], digest: str) -> Iterator[Entry]:
+    total = 0
+    for entry in entries:
+        total += _number_of(_name(entry))
+        yield entry
+    if _hex(total) != digest:
+        raise SetupError("files came or went while their folder was listed; start again when it is complete")
 
 
 def read_listed(folder: Folder, record: UnitRecord) -> tuple[str, bytes]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from samtok_data.errors import SetupError
-from samtok_data.storage import Folder, is_contained
+from samtok_data.storage import Folder, is_contained, raising_os_errors
 
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
@@ -69,7 +69,7 @@ def find_folder(root: Folder, option: str, value: Any) -> Folder:
     if value == ".":
         return root
     name = checked_file(option, value)
-    if not root.exists(name):
+    if not _is_folder(root / name):
         raise SetupError(f"{root}: no folder {name}; name another one with the option {option}")
     return root / name
 
@@ -80,9 +80,12 @@ def require_root(root: Folder) -> None:
     Raises:
         SetupError: it is not there, or cannot be asked.
     """
-    try:
-        there = root.exists()
-    except OSError as error:
-        raise SetupError(f"{root}: cannot be read: {error}") from error
-    if not there:
+    if not _is_folder(root):
         raise SetupError(f"{root}: no such folder; name the source's folder with root")
+
+
+def _is_folder(folder: Folder) -> bool:
+    try:
+        return raising_os_errors(folder.fs.isdir)(folder.path)
+    except OSError as error:
+        raise SetupError(f"{folder}: cannot be read: {error}") from error

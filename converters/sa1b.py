@@ -51,7 +51,7 @@ def open_sa1b(root: Folder, index: str, *, name: str = KIND, min_area: int = 1) 
     tars = sorted((one for one in list_folder(root) if _is_tar(one)), key=lambda one: one.name)
     if tars:
         sized = tuple((one.name, root.size(one.name) if one.size is None else one.size) for one in tars)
-        digest, _ = digest_of(f"{tar}\0{size}" for tar, size in sized)
+        digest = digest_of(f"{tar}\0{size}" for tar, size in sized)
         settings = {"kind": KIND, "min_area": area, "tars": digest}
         return Sa1bTars(name=name, settings=settings, root=root, tars=sized, min_area=area)
     digest, units = index_listing(KIND, index, partial(_entries, root))

@@ -111,7 +111,12 @@ def index_path(folder: str | os.PathLike[str], parts: Mapping[str, Any]) -> Path
     Args:
         folder: of the indexes, on a local disk.
         parts: what decides its content, as JSON values: hashes of files, options of the reader.
+
+    Raises:
+        SetupError: the folder is an address: SQLite reads local files.
     """
+    if "://" in os.fspath(folder):
+        raise SetupError(f"index: expected a folder on a local disk, got {os.fspath(folder)}")
     text = json.dumps({"layout": _LAYOUT, **parts}, sort_keys=True, separators=(",", ":"))
     return Path(folder).absolute() / f"units-{hashlib.sha256(text.encode()).hexdigest()[:32]}.sqlite"
 
@@ -135,7 +140,8 @@ def open_index(path: Path) -> UnitIndex | None:
 def build_index(path: Path, entries: Iterable[Entry]) -> UnitIndex:
     """Groups records by image and writes them, whole or not at all.
 
-    Rows are in the order of their keys: numbers, then texts.
+    Rows are in the order of their keys: numbers, then texts. Two processes that build the same index at once do the
+    same work twice; the later one's file replaces the earlier one's, which those that read it keep.
 
     Args:
         path: see ``index_path``.

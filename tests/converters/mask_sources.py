@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
+import textwrap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -40,6 +43,18 @@ def read_all(source: MaskSource) -> tuple[list[MaskedImage], list[Reject]]:
     ids = [(image.scene.id, region.id) for image in images for region in image.scene.regions]
     assert len(set(ids)) == len(ids)
     return images, rejects
+
+
+def peak_mib() -> float:
+    """Peak memory of this process since it was started; ``ru_maxrss`` would begin with its parent's."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
+
+
+def printed_by(program: str, *arguments: object) -> list[float]:
+    """The numbers that a Python program prints, run in a process of its own."""
+    command = [sys.executable, "-c", textwrap.dedent(program), *map(str, arguments)]
+    return [float(word) for word in subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()]
 
 
 def areas(image: MaskedImage) -> dict[str, int]:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import converters.listings
 from converters.mask_registry import open_mask_source
 from converters.mask_source import MaskSource
 from samtok_data import masks
@@ -159,6 +160,20 @@ def test_another_file_in_the_folder_gives_another_index(root: Path) -> None:
     assert len(list((root / "index").glob("*.sqlite"))) == 2
 
 
+def test_files_that_come_while_the_folder_is_listed_leave_no_index(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sound = converters.listings.open_index
+
+    def meanwhile(path: Path) -> Any:
+        photograph(root / "images" / "three.jpg")
+        return sound(path)
+
+    monkeypatch.setattr("converters.listings.open_index", meanwhile)
+    with pytest.raises(SetupError, match="files came or went while their folder was listed; start again"):
+        open_bsds(root)
+    assert list((root / "index").glob("*.sqlite")) == []
+    open_bsds(root)
+
+
 def test_a_source_travels_to_a_worker(root: Path) -> None:
     source = pickle.loads(pickle.dumps(open_bsds(root)))
     (one, _two), _ = read_all(source)
@@ -168,6 +183,7 @@ def test_a_source_travels_to_a_worker(root: Path) -> None:
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no folder of images": ({"images": "pictures"}, "no folder pictures; name another one with the option images"),
     "no folder of maps": ({"masks": "maps"}, "no folder maps; name another one with the option masks"),
+    "a file": ({"images": "images/one.jpg"}, "no folder images/one.jpg; name another one with the option images"),
     "outside the root": ({"masks": "../maps"}, "masks: expected a name under the root, got '../maps'"),
     "maps of nothing": ({"masks": "images"}, "no map under images belongs to an image under images; expected <image>"),
     "maps": ({"maps": "some"}, "maps: expected all or first, got 'some'"),

@@ -7,9 +7,6 @@ import multiprocessing
 import os
 import pickle
 import random
-import subprocess
-import sys
-import textwrap
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +19,7 @@ from hypothesis import strategies as st
 
 from converters.unit_index import Entry, UnitIndex, build_index, index_path, is_key, open_index
 from samtok_data.errors import SetupError
+from tests.converters.mask_sources import printed_by
 
 keys = st.one_of(st.none(), st.integers(0, 3), st.just(2**63 - 1), st.sampled_from(["a", "b'; DROP TABLE", "ü"]))
 entries = st.builds(Entry, st.sampled_from(["images", "annotations"]), keys, st.integers())
@@ -69,6 +67,11 @@ def test_the_same_parts_name_the_same_file(tmp_path: Path) -> None:
     assert path == index_path(tmp_path, {"b": 2, "a": 1})
     assert path != index_path(tmp_path, {"a": 1, "b": 3})
     assert path.parent == tmp_path
+
+
+def test_an_address_is_no_folder_of_indexes() -> None:
+    with pytest.raises(SetupError, match="index: expected a folder on a local disk, got s3://bucket/indexes"):
+        index_path("s3://bucket/indexes", {})
 
 
 def test_an_index_is_found_again(tmp_path: Path) -> None:
@@ -174,22 +177,24 @@ def test_forked_processes_read_it(tmp_path: Path) -> None:
         assert processes.starmap(_keys_of, [(index, seed) for seed in range(4)]) == [list(range(50))] * 4
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
 def test_memory_does_not_grow_with_the_records(tmp_path: Path) -> None:
     """Peak memory of a process that indexes so many records in disorder, against a tenth of them."""
     program = """
-        import resource, sys
+        import sys
         from pathlib import Path
         from converters.unit_index import Entry, build_index
+        from tests.converters.mask_sources import peak_mib
         number = int(sys.argv[2])
-        records = (Entry("annotations", place * 7919 % (number // 5), "x" * 2000) for place in range(number))
+        texts = ("x" * (2000 + place % 2) for place in range(number))  # no text twice in memory
+        records = (Entry("annotations", place * 7919 % (number // 5), text) for place, text in enumerate(texts))
         index = build_index(Path(sys.argv[1]), records)
         assert index.num_units == number // 5, index
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+        print(peak_mib())
     """
     peaks = {}
     for number in (10_000, 100_000):  # 20 and 200 MB
-        command = [sys.executable, "-c", textwrap.dedent(program), str(tmp_path / f"{number}.sqlite"), str(number)]
-        peaks[number] = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout) / 1024
+        (peaks[number],) = printed_by(program, tmp_path / f"{number}.sqlite", number)
         assert (tmp_path / f"{number}.sqlite").stat().st_size > 2000 * number
     assert peaks[100_000] < peaks[10_000] + 50  # two caches of 16 MiB may fill up
 
