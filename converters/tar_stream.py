@@ -9,6 +9,7 @@ from __future__ import annotations
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from tarfile import HeaderError, ReadError
 from typing import IO
 
 from samtok_data.errors import RecordError, SetupError
@@ -75,42 +76,55 @@ def _read(file: _Checked, name: str, size: int, limit_of: Callable[[str], int | 
                 archive.members.clear()
                 end = member.offset_data + member.size
                 if member.size < 0 or end > size:
-                    raise tarfile.ReadError(f"a member of {member.size:,} bytes, beyond the end")
+                    raise ReadError(f"a member of {member.size:,} bytes, beyond the end")
                 limit = limit_of(member.name) if member.isreg() and not member.issparse() else None
                 if limit is not None:
                     data = _bytes(archive, member) if member.size <= limit else None
                     yield Member(member.name, member.size, data)
                 position = end
-            if size - archive.offset > _MAX_PADDING:
-                raise tarfile.ReadError(f"an end mark, and {size - archive.offset:,} bytes behind it")
+        raise ReadError("no end mark")
+    except _EndMark as error:
+        if size - position > _MAX_PADDING:
+            why = f"an end mark, and {size - position:,} bytes behind it"
+            raise RecordError("archive-damaged", _damaged(name, position, size, why)) from error
     except _DAMAGE as error:
-        raise RecordError(
-            "archive-damaged", f"{name}: damaged or cut at byte {position:,} of {size:,}: {error}"
-        ) from error
+        raise RecordError("archive-damaged", _damaged(name, position, size, str(error))) from error
+
+
+def _damaged(name: str, position: int, size: int, why: str) -> str:
+    return f"{name}: damaged or cut at byte {position:,} of {size:,}: {why}"
 
 
 def _bytes(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     file = archive.extractfile(member)
     data = file.read() if file else b""
     if len(data) != member.size:
-        raise tarfile.ReadError(f"a member of {member.size:,} bytes, of which {len(data):,} are there")
+        raise ReadError(f"a member of {member.size:,} bytes, of which {len(data):,} are there")
     return data
 
 
+class _EndMark(tarfile.TarError):
+    """A block of zeros where a header could stand."""
+
+
 class _Header(tarfile.TarInfo):
-    """A header that is no header is damage, not the end; only a block of zeros is the end."""
+    """A header whose faults tarfile does not take for the end of the archive, as it does with its own."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
         if len(buf) == tarfile.BLOCKSIZE and not any(buf):
-            return super().frombuf(buf, encoding, errors)  # raises what tarfile takes for the end
-        try:
-            header = super().frombuf(buf, encoding, errors)
-        except tarfile.HeaderError as error:
-            raise tarfile.ReadError(str(error)) from error
+            raise _EndMark
+        header = super().frombuf(buf, encoding, errors)
         if header.type in _EXTENSIONS and not 0 <= header.size <= _MAX_EXTENSION:
-            raise tarfile.ReadError(f"a header's extension of {header.size:,} bytes")
+            raise ReadError(f"a header's extension of {header.size:,} bytes")
         return header
+
+    @classmethod
+    def fromtarfile(cls, tarfile: tarfile.TarFile) -> _Header:
+        try:
+            return super().fromtarfile(tarfile)
+        except HeaderError as error:
+            raise ReadError(str(error)) from error
 
 
 class _Checked:

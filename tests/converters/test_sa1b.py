@@ -253,7 +253,7 @@ def header(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
 THIRD = starts()[4]
 DAMAGED = {
     "a wrong header": (with_bytes(THIRD, b"?" * 20), "bad checksum"),
-    "a hole of zeros at the end of a large file": (WHOLE[:THIRD] + bytes(2 << 20), "an end mark, and 2,097,152 bytes"),
+    "a hole of zeros at the end of a large file": (WHOLE[:THIRD] + bytes(2 << 20), " bytes behind it"),
     "more bytes than there are": (with_bytes(THIRD, header("sa_3.jpg", 10**15)), "a member of 1,000,000,000,000,000"),
     "less than no bytes": (with_bytes(THIRD, header("sa_3.jpg", -600)), ""),
     "a large long name": (
@@ -273,7 +273,28 @@ def test_a_damaged_tar_gives_what_lies_before_and_one_reject(tmp_path: Path, dat
     assert message in reject.message
 
 
-@pytest.mark.parametrize("data", [b"", b"\x1f\x8b" + b"x" * 2000, b"<html>" * 200], ids=["empty", "gzip", "html"])
+@pytest.mark.parametrize("kind", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_a_tar_that_is_cut_in_an_extended_header_is_damaged(tmp_path: Path, kind: int) -> None:
+    members = [("f" * 150 + name, data) for number in (1, 2) for name, data in pair(number)]
+    whole = tar_of(members, kind)
+    with tarfile.open(fileobj=io.BytesIO(whole)) as tar:
+        _, _, third, fourth, end = [*(member.offset for member in tar.getmembers()), tar.offset]
+    cuts = list(range(third, fourth + 3 * BLOCK, 97))
+    assert end > cuts[-1]
+    for length in cuts:
+        (image,), (reject,) = read_tar(tmp_path, whole[:length])
+        assert image.scene.id.endswith("sa_1")
+        assert reject.reason == "archive-damaged"
+
+
+def test_an_archive_without_members_is_sound(tmp_path: Path) -> None:
+    assert read_tar(tmp_path, tar_of([])) == ([], [])
+
+
+NO_TARS = {"empty": b"", "gzip": b"\x1f\x8b" + b"x" * 2000, "html": b"<html>" * 200, "zeros": bytes(2 << 20)}
+
+
+@pytest.mark.parametrize("data", NO_TARS.values(), ids=NO_TARS)
 def test_a_file_that_is_no_tar_is_one_reject(tmp_path: Path, data: bytes) -> None:
     images, (reject,) = read_tar(tmp_path, data)
     assert (images, reject.reason) == ([], "archive-damaged")
