@@ -115,17 +115,17 @@ class Sa1bTars:
         stem = posixpath.splitext(name)[0]
         half = Half(name=name, is_json=stem_of(name, _JSON) is not None, size=member.size, data=member.data)
         other = waiting.take(stem)
-        if stem in done or (other is not None and other.is_json == half.is_json):
-            twice = RecordError("record-duplicate", f"{name}: a second file of this name")
-            yield Reject.of(twice, stem, {"tar": tar, "member": name})
-            half = other
-        elif other is not None:
+        if other is not None and other.is_json != half.is_json:
             done.add(stem)
             image, annotation = (other, half) if half.is_json else (half, other)
             yield from self._pair(stem, image, annotation, tar)
-            return
-        if half is not None and stem not in done:
+        elif other is None and stem not in done:
             waiting.put(stem, half)
+        else:
+            if other is not None:
+                waiting.put(stem, other)  # the first of a name counts
+            twice = RecordError("record-duplicate", f"{name}: a second file of this name")
+            yield Reject.of(twice, stem, {"tar": tar, "member": name})
 
     def _pair(self, stem: str, image: Half, annotation: Half, tar: str) -> Found:
         where = {"tar": tar, "member": annotation.name}
