@@ -148,6 +148,31 @@ def export_tokenizer(run: str, out: str, step: str, name: str | None, half: bool
     click.echo(export(run, out, step=step, name=name, half=half))
 
 
+@main.command("eval-tokenizer")
+@click.option(
+    "--tokenizer", default=DEFAULT_TOKENIZER, show_default=True, help="samtok-256x2, small, or a file's path."
+)
+@click.option("--mix", required=True, help="YAML file of mask sources; every mask counts once, weights do not.")
+@click.option("--out", required=True, help="Folder or address for report.json and index.html.")
+@click.option("--baseline-mix", help="Training sources: measure a codebook of their shapes, blind to images, as well.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="A GPU where there is one, if left away.")
+@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
+@click.option("--limit", type=int, help="Only the first so many images of each source.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the pictures shown and of the codebook.")
+@click.option("--json", "as_json", is_flag=True, help="Print report.json.")
+def eval_tokenizer(as_json: bool, **options: Any) -> None:
+    """Measures how well masks survive their words: IoU by source and size, code use, collisions, pictures."""
+    from pipelines.evaluation.evaluate import EvaluationConfig, evaluate
+    from pipelines.evaluation.report import report_table
+
+    config = EvaluationConfig(**options)
+    try:
+        report = evaluate(config)
+    except KeyboardInterrupt as error:
+        raise click.ClickException("stopped; nothing was written") from error
+    click.echo(report.text if as_json else report_table(report, config.out))
+
+
 @main.command()
 @click.argument("out")
 def verify(out: str) -> None:

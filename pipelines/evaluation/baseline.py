@@ -10,7 +10,6 @@ Letters: M training masks, L levels, K rows of a level, P side of the grid.
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -22,8 +21,8 @@ from torch import Tensor
 from vector_quantize_pytorch import ResidualVQ
 
 from converters.mask_source import MaskSource
-from pipelines.evaluation.resizing import Grid, shrunk
-from samtok_data import masks
+from pipelines.evaluation.rejects import RejectLog
+from pipelines.evaluation.resizing import Grid, mask_tensor, shrunk
 from samtok_data.errors import SetupError
 from samtok_data.masks import RLE
 from samtok_data.rejects import Reject
@@ -115,12 +114,12 @@ class ShapeSample:
     Attributes:
         shapes_MPP: uint8, (M, P, P), 255 where the mask covers a cell.
         seen: masks that they were drawn from.
-        rejects: what could not be read meanwhile, by reason.
+        rejects: what could not be read meanwhile.
     """
 
     shapes_MPP: _Bytes
     seen: int
-    rejects: Counter[str]
+    rejects: RejectLog
 
 
 def sample_shapes(
@@ -142,13 +141,13 @@ def sample_shapes(
     """
     draw = random.Random(f"{seed}/baseline")
     kept: list[_Bytes] = []
-    rejects: Counter[str] = Counter()
+    rejects = RejectLog()
     seen = 0
     for rle in _masks(_units(sources, draw), rejects):
         place = draw.randrange(seen + 1) if len(kept) == most else len(kept)
         seen += 1
         if place < most:
-            shape_PP = np.round(shrunk(masks.decode(rle), side) * 255).astype(np.uint8)
+            shape_PP = (shrunk(mask_tensor(rle), side) * 255).round().to(torch.uint8).numpy()
             kept[place : place + 1] = [shape_PP]
         if seen == most_seen:
             break
@@ -169,10 +168,10 @@ def _units(sources: Sequence[MaskSource], draw: random.Random) -> Iterator[tuple
         yield sources[place], int(number - starts[place])
 
 
-def _masks(units: Iterable[tuple[MaskSource, int]], rejects: Counter[str]) -> Iterator[RLE]:
+def _masks(units: Iterable[tuple[MaskSource, int]], rejects: RejectLog) -> Iterator[RLE]:
     for source, unit in units:
         for one in source.read(unit):
             if isinstance(one, Reject):
-                rejects[one.reason] += 1
+                rejects.add(one)
             else:
                 yield from (region.rle for region in one.scene.regions)

@@ -86,7 +86,7 @@ class _Table:
         self.images = 0
         self.counts_C: NDArray[np.int64] = np.zeros(len(SIZE_CLASSES), np.int64)
         self.sums: dict[str, NDArray[np.float64]] = {}
-        self.histogram: NDArray[np.int64] = np.zeros(HISTOGRAM_BINS, np.int64)
+        self.histograms: dict[str, NDArray[np.int64]] = {}
         self.words = WordStatistics(codebook_size, depth)
 
 
@@ -119,8 +119,8 @@ class Measurement:
         for variant, ious_n in image.ious.items():
             sums_C = table.sums.setdefault(variant, np.zeros(len(SIZE_CLASSES)))
             np.add.at(sums_C, classes_n, ious_n)
-        if PUBLISHED in image.ious:
-            table.histogram += np.histogram(image.ious[PUBLISHED], HISTOGRAM_BINS, (0.0, 1.0))[0]
+            histogram = table.histograms.setdefault(variant, np.zeros(HISTOGRAM_BINS, np.int64))
+            histogram += np.histogram(ious_n, HISTOGRAM_BINS, (0.0, 1.0))[0]
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -162,9 +162,15 @@ class Measurement:
             total += table.words
         return total
 
-    def histogram(self, source: str | None = None) -> NDArray[np.int64]:
-        """How many masks have an r-IoU in each of ``HISTOGRAM_BINS`` equal parts of 0..1; 1 is in the last."""
-        return sum((table.histogram for table in self._of(source)), np.zeros(HISTOGRAM_BINS, np.int64))
+    def histogram(self, variant: str = PUBLISHED, *, source: str | None = None) -> NDArray[np.int64]:
+        """How many masks have an IoU in each of ``HISTOGRAM_BINS`` equal parts of 0..1; 1 is in the last.
+
+        Args:
+            variant: one of ``VARIANTS``; zeros where it was not measured.
+            source: None: all of them.
+        """
+        nothing = np.zeros(HISTOGRAM_BINS, np.int64)
+        return sum((table.histograms.get(variant, nothing) for table in self._of(source)), nothing)
 
     @property
     def json(self) -> dict[str, Any]:
@@ -180,7 +186,7 @@ class Measurement:
             "images": self.num_images(source),
             **self._cell(source, None),
             "by_size": {kind.key: self._cell(source, size) for size, kind in enumerate(SIZE_CLASSES)},
-            "histogram": self.histogram(source).tolist(),
+            "histograms": {variant: self.histogram(variant, source=source).tolist() for variant in self.variants},
             "codebook": words.json["levels"],
             "collisions": words.json["collisions"],
         }

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from samtok_data.masks import Mask
+from samtok_data import masks
+from samtok_data.masks import RLE
 
 Grid = NDArray[np.float32]
 
@@ -21,14 +22,26 @@ HALF = 0.5
 """Where a grid of 0..1 is cut: a pixel belongs to the mask that covers more than half of it."""
 
 
-def shrunk(mask_HW: Mask, side: int) -> Grid:
-    """The mask on a square grid: bilinear with antialias, whatever its aspect; float32, (side, side), 0..1.
+def shrunk(mask_HW: Tensor, side: int) -> Tensor:
+    """The mask on a square grid: bilinear with antialias, whatever its aspect.
 
     What ``tokenizer_model.Prepared`` does to the masks that the network reads.
+
+    Args:
+        mask_HW: bool.
+        side: P.
+
+    Returns:
+        float32, (P, P), 0..1, on the mask's device.
     """
-    mask_11HW = torch.from_numpy(np.ascontiguousarray(mask_HW)).float()[None, None]
+    mask_11HW = mask_HW.float()[None, None]
     grid_11PP = F.interpolate(mask_11HW, size=(side, side), mode="bilinear", align_corners=False, antialias=True)
-    return grid_11PP[0, 0].clamp(0, 1).numpy()  # sums of weights pass 1 by a rounding
+    return grid_11PP[0, 0].clamp(0, 1)  # sums of weights pass 1 by a rounding
+
+
+def mask_tensor(rle: RLE, device: torch.device | str = "cpu") -> Tensor:
+    """A mask, decompressed: bool, (H, W)."""
+    return torch.from_numpy(np.ascontiguousarray(masks.decode(rle))).to(device)  # it comes column by column
 
 
 def overlaps(mask_HW: Tensor, grid_PP: Tensor, thresholds: Sequence[float]) -> Tensor:
