@@ -161,7 +161,7 @@ def _lists(chunks: Iterator[bytes], label: str) -> Iterator[tuple[list[Any], lis
         for parser in parsers.values():
             parser.close()
         yield found["images.item"], found["annotations.item"]
-    except (ijson.JSONError, UnicodeDecodeError, RecursionError) as error:
+    except (ijson.JSONError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise SetupError(
             f"{label}: no complete JSON: {reason}; the file is cut or of another format: fetch it again"

@@ -179,7 +179,10 @@ def _store(records: sqlite3.Connection, entries: Iterable[Entry]) -> None:
 
 
 def _text(record: Any) -> str:
-    return json.dumps(record, separators=(",", ":"))  # ASCII: half a surrogate pair is no text to SQLite
+    try:
+        return json.dumps(record, separators=(",", ":"))  # ASCII: half a surrogate pair is no text to SQLite
+    except RecursionError as error:
+        raise SetupError("a record is nested deeper than any annotation; is it the right file?") from error
 
 
 def _group(records: sqlite3.Connection, units: sqlite3.Connection) -> None:

@@ -13,6 +13,7 @@ from converters.mask_registry import open_mask_source
 from converters.mask_source import MaskSource
 from samtok_data import masks
 from samtok_data.errors import RecordError, SetupError
+from samtok_data.storage import Folder
 from tests.converters.mask_sources import (
     HEIGHT,
     WIDTH,
@@ -134,6 +135,7 @@ def test_annotations_of_no_image_are_one_reject_a_key(tmp_path: Path) -> None:
 UNUSABLE: dict[str, tuple[list[dict[str, Any]], str, str]] = {
     "leads out": ([coco_image(2, file_name="../a.jpg")], "record-invalid", "expected a relative name, got '../a.jpg'"),
     "absolute": ([coco_image(2, file_name="/a.jpg")], "record-invalid", "expected a relative name, got '/a.jpg'"),
+    "two lines": ([coco_image(2, file_name="a\nb.jpg")], "record-invalid", "expected a relative name, got 'a\\nb.jpg'"),
     "no name": ([{"id": 2, "height": 4, "width": 4}], "record-invalid", "expected a relative name, got None"),
     "no size": ([coco_image(2, width=0)], "record-invalid", "expected height and width in pixels, got 40 and 0"),
     "huge": ([coco_image(2, height=10**9)], "record-invalid", "expected height and width in pixels, got 1000000000"),
@@ -193,6 +195,8 @@ REFUSED = {
     "no JSON": (b"PK\x03\x04", "no complete JSON: lexical error"),
     "no UTF-8": (b'{"images": "\xff\xfe"}', "no complete JSON"),
     "empty": (b"", "no complete JSON"),
+    "a number of 5,000 digits": (b'{"images": [' + b"9" * 5000 + b"]}", "no complete JSON"),
+    "another kind, cut": (as_text({"annotations": CAPTIONS["annotations"] * 3000})[:-9], "it looks like COCO captions"),
 }
 
 
@@ -204,6 +208,40 @@ def test_a_file_of_another_kind_is_refused_and_leaves_nothing(tmp_path: Path, da
         open_coco(tmp_path)
     assert message in str(caught.value)
     assert "instances.json" in str(caught.value)
+
+
+@pytest.mark.parametrize("order", [("images", "annotations"), ("annotations", "images")])
+@pytest.mark.parametrize("chunk", [64, 1 << 18], ids=["small chunks", "one chunk"])
+def test_the_two_lists_stand_in_any_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: tuple[str, str], chunk: int
+) -> None:
+    monkeypatch.setattr("converters.coco_files._CHUNK", chunk)
+    lists = {
+        "images": [coco_image(number) for number in range(1, 9)],
+        "annotations": [coco_annotation(10 * number, number) for number in range(1, 9)],
+    }
+    write_coco(tmp_path, lists["images"], [])
+    others = {"info": {"images": [1, 2]}, "categories": [{"annotations": [3]}]}
+    value = {"info": others["info"], **{name: lists[name] for name in order}, "categories": others["categories"]}
+    (tmp_path / "instances.json").write_text(json.dumps(value))
+    images, rejects = read_all(open_coco(tmp_path))
+    assert ([areas(image) for image in images], rejects) == ([{str(10 * number): 100} for number in range(1, 9)], [])
+
+
+def test_a_file_that_changes_while_it_is_read_leaves_no_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_coco(tmp_path, [coco_image(1)], [coco_annotation(10, 1)])
+    path, opened = tmp_path / "instances.json", Folder.open
+
+    def changing(folder: Folder, name: str) -> Any:
+        file = opened(folder, name)
+        path.with_suffix(".new").write_text(path.read_text() + " ")
+        path.with_suffix(".new").replace(path)
+        return file
+
+    monkeypatch.setattr(Folder, "open", changing)
+    with pytest.raises(SetupError, match=r"instances\.json: it changed while it was read; start again"):
+        open_coco(tmp_path)
+    assert list((tmp_path / "index").glob("*.sqlite")) == []
 
 
 def test_a_file_that_is_not_there_names_the_option(tmp_path: Path) -> None:

@@ -124,6 +124,15 @@ def test_a_map_without_an_image_and_a_broken_image_are_rejects(root: Path) -> No
     assert reasons(rejects) == [("one", "image-unreadable"), ("three", "image-missing")]
 
 
+def test_hidden_files_and_other_files_are_passed_over(root: Path) -> None:
+    (root / "segments" / "._two_a2.png").write_bytes(b"what macOS writes beside each file")
+    (root / "segments" / "README.txt").write_text("maps")
+    (root / "segments" / "old.png").mkdir()
+    (root / "images" / "one.json").write_text("{}")
+    images, rejects = read_all(open_bsds(root))
+    assert ([image.scene.id for image in images], rejects) == (["one", "two"], [])
+
+
 def test_two_images_of_one_stem_are_not_guessed_between(root: Path) -> None:
     photograph(root / "images" / "one.png")
     _, (reject,) = read_all(open_bsds(root))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from converters.unit_index import Entry, UnitIndex, build_index, index_path, is_key, open_index
@@ -29,6 +29,7 @@ def build(folder: Path, content: Iterable[Entry], name: str = "x") -> UnitIndex:
     return build_index(index_path(folder, {"name": name}), content)
 
 
+@settings(deadline=None)  # files are written
 @given(st.lists(entries, max_size=30))
 def test_every_record_is_in_the_row_of_its_key(tmp_path_factory: pytest.TempPathFactory, content: list[Entry]) -> None:
     index = build(tmp_path_factory.mktemp("index"), iter(content))
@@ -60,6 +61,16 @@ def test_other_values_are_none(value: Any) -> None:
 def test_strange_texts_in_records_come_back(tmp_path: Path) -> None:
     record = {"name": "\ud800 ü \0", "numbers": [1.5, 10**30, -0.1]}
     assert build(tmp_path, [Entry("annotations", 1, record)]).read(0).annotations == [record]
+
+
+def test_a_record_without_an_end_of_brackets_is_refused(tmp_path: Path) -> None:
+    record: list[Any] = []
+    for _ in range(100_000):
+        record = [record]
+    with pytest.raises(SetupError, match="a record is nested deeper than any annotation"):
+        build(tmp_path, [Entry("annotations", 1, record)])
+    while record:  # from the outside: Python 3.11 overflows where it frees such a list
+        record = record.pop()
 
 
 def test_the_same_parts_name_the_same_file(tmp_path: Path) -> None:

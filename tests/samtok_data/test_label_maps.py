@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ label_arrays = arrays.arrays(
 )
 
 
+@settings(deadline=None)
 @given(label_arrays, st.sampled_from([None, 0, 300, 77]))
 def test_each_mask_is_the_one_that_is_encoded_alone(labels_HW: NDArray[np.uint32], void: int | None) -> None:
     before = labels_HW.copy()

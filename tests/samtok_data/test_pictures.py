@@ -120,6 +120,15 @@ def test_a_file_that_is_not_there_has_the_reason_that_was_asked_for(tmp_path: Pa
     assert caught.value.reason == "annotation-missing"
 
 
+@pytest.mark.parametrize("name", ["a" * 300, "a.png/b.png", "folder"])
+def test_a_name_that_no_file_has_is_a_missing_file(tmp_path: Path, name: str) -> None:
+    (tmp_path / "a.png").write_bytes(b"")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(RecordError, match="no such image under ") as caught:
+        read_picture(Folder(tmp_path), name, HEIGHT, WIDTH)
+    assert caught.value.reason == "image-missing"
+
+
 def test_a_file_system_that_fails_is_no_fault_of_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_self: Folder, _name: str) -> bytes:
         raise OSError(errno.EIO, "Input/output error")
