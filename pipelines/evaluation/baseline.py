@@ -21,6 +21,7 @@ from torch import Tensor
 from vector_quantize_pytorch import ResidualVQ
 
 from converters.mask_source import MaskSource
+from pipelines.evaluation.progress import SourceProgress
 from pipelines.evaluation.rejects import RejectLog
 from pipelines.evaluation.resizing import Grid, mask_tensor, shrunk
 from samtok_data.errors import SetupError
@@ -123,7 +124,13 @@ class ShapeSample:
 
 
 def sample_shapes(
-    sources: Sequence[MaskSource], *, seed: int, most: int = MOST_MASKS, most_seen: int = MOST_SEEN, side: int = SIDE
+    sources: Sequence[MaskSource],
+    *,
+    seed: int,
+    most: int = MOST_MASKS,
+    most_seen: int = MOST_SEEN,
+    side: int = SIDE,
+    progress: SourceProgress | None = None,
 ) -> ShapeSample:
     """Draws masks, each with the same chance; pictures are not opened.
 
@@ -135,6 +142,7 @@ def sample_shapes(
         most: masks that are kept.
         most_seen: masks that are looked at.
         side: P.
+        progress: of the units of all sources.
 
     Raises:
         SetupError: the sources cannot be read, or hold fewer masks than a level has rows.
@@ -143,7 +151,7 @@ def sample_shapes(
     kept: list[_Bytes] = []
     rejects = RejectLog()
     seen = 0
-    for rle in _masks(_units(sources, draw), rejects):
+    for rle in _masks(_units(sources, draw), rejects, progress):
         place = draw.randrange(seen + 1) if len(kept) == most else len(kept)
         seen += 1
         if place < most:
@@ -168,10 +176,16 @@ def _units(sources: Sequence[MaskSource], draw: random.Random) -> Iterator[tuple
         yield sources[place], int(number - starts[place])
 
 
-def _masks(units: Iterable[tuple[MaskSource, int]], rejects: RejectLog) -> Iterator[RLE]:
+def _masks(
+    units: Iterable[tuple[MaskSource, int]], rejects: RejectLog, progress: SourceProgress | None
+) -> Iterator[RLE]:
     for source, unit in units:
         for one in source.read(unit):
             if isinstance(one, Reject):
                 rejects.add(one)
-            else:
-                yield from (region.rle for region in one.scene.regions)
+                continue
+            yield from (region.rle for region in one.scene.regions)
+            if progress is not None:
+                progress.add(len(one.scene.regions))
+        if progress is not None:
+            progress.did()

@@ -190,8 +190,9 @@ def _fitted(training: Sequence[MaskSource], seed: int) -> tuple[ShapeCodebook | 
     """The image-blind codebook of training sources."""
     if not training:
         return None, None
-    logger.info("image-blind codebook: drawing masks of %s", ", ".join(source.name for source in training))
-    sample = baseline.sample_shapes(training, seed=seed)
+    units = sum(source.num_units for source in training)
+    with SourceProgress("image-blind codebook", total=units, unit="unit") as progress:
+        sample = baseline.sample_shapes(training, seed=seed, progress=progress)
     logger.info("image-blind codebook: clustering %d of %d masks", len(sample.shapes_MPP), sample.seen)
     shapes = ShapeCodebook.fit(sample.shapes_MPP, seed=seed)
     vocabulary = shapes.vocabulary
