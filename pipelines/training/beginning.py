@@ -21,8 +21,8 @@ from tokenizer_model.addresses import local_file, sha256
 from tokenizer_model.loading import EMBEDDED, open_tokenizer
 from tokenizer_model.loading import load_sam2_weights as load_sam2
 from tokenizer_model.tokenizer import MaskTokenizer
+from tokenizer_model.training.fresh import prepare_fresh
 from tokenizer_model.training.recipe import Recipe
-from tokenizer_model.training.step import choose_first_mask
 
 _RUN = f"{HIDDEN}/train.json"
 
@@ -50,7 +50,7 @@ def fresh_model(recipe: Recipe, device: torch.device) -> MaskTokenizer:
     elif recipe.sam2_weights is not None:
         load_sam2(model, recipe.sam2_weights)
     else:
-        choose_first_mask(model)
+        prepare_fresh(model)
     return model.to(device)
 
 

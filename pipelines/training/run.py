@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import tempfile
 from typing import Any
 
@@ -13,12 +14,14 @@ from pipelines.training.beginning import begin
 from pipelines.training.settings import TrainSettings
 from pipelines.training.worker import Outcome, Worker
 from samtok_data.errors import SetupError
+from samtok_data.outputs import HIDDEN
 from samtok_data.storage import Folder
 
 # A worker that dies (a node that goes) is replaced so often; the run goes on from its last checkpoint.
 MAX_FAILURES = 3
 
-_OUTCOME = "outcome"
+# What the first worker says at the end: Ray Train hands on figures only with a checkpoint of its own.
+_OUTCOME = f"{HIDDEN}/outcome.json"
 
 
 def train(settings: TrainSettings) -> Outcome:
@@ -56,14 +59,14 @@ def _train_on_ray(settings: TrainSettings, device: str) -> Outcome:
             ),
         )
         try:
-            metrics = trainer.fit().metrics or {}
+            trainer.fit()
         except WorkerGroupError as error:
             for failure in error.worker_failures.values():
                 for cause in (failure, failure.__cause__):
                     if isinstance(cause, SetupError):
                         raise cause from error
             raise
-    return Outcome(**metrics[_OUTCOME])
+    return Outcome(**json.loads(Folder(settings.out).read(_OUTCOME)))
 
 
 def _work(config: dict[str, Any]) -> None:
@@ -71,5 +74,8 @@ def _work(config: dict[str, Any]) -> None:
     from ray import train as ray_train
     from ray.train.torch import get_device
 
-    outcome = Worker(config["settings"], get_device(), report=ray_train.report).run()
-    ray_train.report({_OUTCOME: outcome.json})
+    settings: TrainSettings = config["settings"]
+    worker = Worker(settings, get_device(), report=ray_train.report)
+    outcome = worker.run()
+    if worker.group.is_first:
+        Folder(settings.out).write(_OUTCOME, json.dumps(outcome.json).encode())

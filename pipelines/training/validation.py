@@ -49,8 +49,8 @@ class Validation:
             found += mine
         return cls(tuple(found))
 
-    def measure(self, model: MaskTokenizer, *, with_sheet: bool) -> tuple[dict[str, float], Image.Image | None]:
-        """The figures for the log, and a sheet where one is wanted. The model keeps its mode."""
+    def measure(self, model: MaskTokenizer, *, sheet_title: str | None) -> tuple[dict[str, float], Image.Image | None]:
+        """The figures for the log, and a sheet where a title is given. The model keeps its mode."""
         rows: list[SheetRow] = []
         shown: dict[str, int] = {}
 
@@ -62,7 +62,7 @@ class Validation:
 
         was_training = model.training
         model.eval()
-        measurement = measure(model, self.images, observe=observe if with_sheet else None)
+        measurement = measure(model, self.images, observe=None if sheet_title is None else observe)
         model.train(was_training)
         names = measurement.sources
         figures = {
@@ -72,7 +72,7 @@ class Validation:
             **{f"r_iou/{name}": measurement.mean(source=name) for name in names},
         }
         known = {name: value for name, value in figures.items() if value is not None}
-        return known, reconstruction_sheet(rows) if with_sheet else None
+        return known, reconstruction_sheet(rows, title=sheet_title) if sheet_title is not None else None
 
 
 def _drawn(source: MaskSource, images: int, seed: int) -> Iterator[OpenImage]:

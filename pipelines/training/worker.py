@@ -167,8 +167,8 @@ class Worker:
                 self._report(row)
         if self._validation is not None and (step % settings.validate_every == 0 or is_last):
             with figures.paused():
-                with_sheet = step % settings.sheet_every == 0 or is_last
-                measured, sheet = self._validation.measure(self._optimiser.model, with_sheet=with_sheet)
+                title = f"step {step:,}" if step % settings.sheet_every == 0 or is_last else None
+                measured, sheet = self._validation.measure(self._optimiser.model, sheet_title=title)
                 self._r_iou = measured["r_iou"]
                 figures.add_validation(step, measured, sheet)
         if step % settings.save_every == 0 and not is_last:
@@ -216,7 +216,7 @@ class Figures:
         size = settings.recipe.config.codebook_size
         self._log = TrainingLog(out, resume_step=first, codebook_size=size) if is_first else None
         self._progress = TrainingProgress(steps, first) if is_first else None
-        self._masks = 0
+        self._masks = self._steps = 0
         self._busy = self._stretch = 0.0  # seconds in steps: of this start, and since the last line
         self._since = time.monotonic()
 
@@ -243,6 +243,7 @@ class Figures:
     def count(self, report: StepReport) -> None:
         """Notes a step."""
         self._masks += report.num_masks
+        self._steps += 1
         self._lap()
 
     def add(self, step: int, report: StepReport) -> dict[str, float]:
@@ -253,6 +254,7 @@ class Figures:
             "learning_rate": report.learning_rate,
             "grad_norm": report.grad_norm,
             "masks_per_second": self._masks / max(self._stretch, 1e-9),
+            "steps_per_second": self._steps / max(self._stretch, 1e-9),
         }
         use = report.use
         for name, values in (("used", use.used), ("perplexity", use.perplexity), ("restarted", use.restarted)):
@@ -261,7 +263,7 @@ class Figures:
             self._log.add(step, row)
         if self._progress is not None:
             self._progress.update(step, loss=row["loss"], masks_per_second=row["masks_per_second"])
-        self._masks, self._stretch = 0, 0.0
+        self._masks, self._steps, self._stretch = 0, 0, 0.0
         return row
 
     def add_validation(self, step: int, measured: Mapping[str, float], sheet: Any) -> None:

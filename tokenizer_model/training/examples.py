@@ -72,6 +72,8 @@ class Examples:
 
     def split(self, num_images: int) -> list[Examples]:
         """In parts of so many images, in order; the last may have fewer."""
+        if num_images >= self.num_images:
+            return [self]
         parts = []
         for start in range(0, self.num_images, num_images):
             stop = min(start + num_images, self.num_images)

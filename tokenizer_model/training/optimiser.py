@@ -89,8 +89,7 @@ class Optimiser:
         self.is_distributed = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
         if self.is_distributed:
             index = [model.device.index or 0] if model.device.type == "cuda" else None
-            # Codebooks are buffers and frozen rows: every worker computes the same ones itself.
-            self._pass = DistributedDataParallel(self._pass, device_ids=index, broadcast_buffers=False)
+            self._pass = DistributedDataParallel(self._pass, device_ids=index)
 
     def step(self, examples: Examples) -> StepReport:
         """Learns from this worker's part of a global batch.

@@ -5,7 +5,7 @@ Letters: B images, N masks, D channels, L levels, P side of the logits.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,6 @@ _PARTS: dict[Part, tuple[str, ...]] = {
 }
 # No loss reaches them. The IoU head still chooses which of the decoder's three masks counts.
 _NEVER_TRAINED = ("sam_mask_decoder.iou_prediction_head.", "sam_mask_decoder.pred_obj_score_head.")
-_CHOSEN_FIRST = 1.0
 
 
 class Terms(NamedTuple):
@@ -104,16 +103,3 @@ def learn(model: MaskTokenizer, parts: tuple[Part, ...]) -> None:
         parameter.requires_grad_(name.startswith(chosen) and not name.startswith(_NEVER_TRAINED))
     for name, parameter in model.quantizer.named_parameters():
         parameter.requires_grad_(not name.startswith("codebooks."))
-
-
-@torch.no_grad()
-def choose_first_mask(model: MaskTokenizer) -> None:
-    """Makes the untrained IoU head of a fresh network name the first of the three masks, always.
-
-    The head is never trained. A random one would send each mask to another of three decoders as it drifts.
-    """
-    head: Any = model.network.sam_mask_decoder.iou_prediction_head
-    last = head.layers[-1]
-    last.weight.zero_()
-    last.bias.zero_()
-    last.bias[1] = _CHOSEN_FIRST  # number 0 is the mask of SAM's single-mask mode, which is left out
