@@ -74,10 +74,10 @@ def photograph(path: Path, *, height: int = HEIGHT, width: int = WIDTH) -> Path:
     return path
 
 
-def jpeg(*, height: int = HEIGHT, width: int = WIDTH) -> bytes:
-    """The bytes of a JPEG file."""
+def jpeg(*, height: int = HEIGHT, width: int = WIDTH, red: int = 200) -> bytes:
+    """The bytes of a JPEG file of one colour."""
     buffer = io.BytesIO()
-    Image.new("RGB", (width, height), (200, 30, 40)).save(buffer, "JPEG")
+    Image.new("RGB", (width, height), (red, 30, 40)).save(buffer, "JPEG")
     return buffer.getvalue()
 
 

@@ -6,9 +6,10 @@ import io
 import json
 import pickle
 import tarfile
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -328,6 +329,15 @@ def test_a_tar_that_changed_since_it_was_listed_ends_the_run(tmp_path: Path) -> 
         list(source.read(0))
 
 
+def test_a_file_that_is_shorter_than_it_says_is_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sa_000000.tar").write_bytes(WHOLE)
+    source = open_sa1b(tmp_path, tmp_path / "index")
+    monkeypatch.setattr(Folder, "open", lambda *_: io.BytesIO(WHOLE[: THIRD + BLOCK + 100]))
+    images, (reject,) = read_all(source)
+    assert len(images) == 2
+    assert reject.message.startswith("sa_000000.tar: damaged or cut at byte 4,971 of 10,240: unexpected end of data")
+
+
 def test_a_file_system_that_fails_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Failing(io.BytesIO):
         def read(self, size: int | None = -1) -> bytes:
@@ -345,31 +355,48 @@ def test_a_file_system_that_fails_ends_the_run(tmp_path: Path, monkeypatch: pyte
 # --- memory ----------------------------------------------------------------------------------------------------------
 
 
-def test_halves_that_lie_far_apart_wait_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[IO[bytes]]:
+    """The temporary files that were opened, where 2,000 bytes may wait in memory."""
     monkeypatch.setattr(sa1b_pairs, "_HELD_BYTES", 2000)
-    opened = []
-    make = sa1b_pairs.tempfile.TemporaryFile
+    files: list[IO[bytes]] = []
+    make = tempfile.TemporaryFile
 
-    def watched() -> Any:
-        opened.append(make())
-        return opened[-1]
+    def watched() -> IO[bytes]:
+        files.append(make())
+        return files[-1]
 
-    monkeypatch.setattr(sa1b_pairs.tempfile, "TemporaryFile", watched)
-    pairs = [pair(number) for number in range(1, 21)]
-    pairs[4][0] = ("sa_5.jpg", jpeg(width=9))
-    members = [picture for picture, _ in pairs] + [text for _, text in reversed(pairs)]
-    images, rejects = read_tar(tmp_path, tar_of(members))
+    monkeypatch.setattr(tempfile, "TemporaryFile", watched)
+    return files
+
+
+def test_halves_that_lie_far_apart_wait_on_disk(tmp_path: Path, opened: list[IO[bytes]]) -> None:
+    numbers = range(1, 21)
+    pictures = [(f"sa_{number}.jpg", jpeg(red=10 * number)) for number in numbers]
+    texts = [pair(number)[1] for number in reversed(numbers)]
+    images, rejects = read_tar(tmp_path, tar_of([*pictures, *texts]))
     assert rejects == []
-    assert [image.scene.id for image in images] == [f"sa_{number}" for number in range(20, 0, -1)]
-    widths = set()
-    for image in images:
-        try:
-            image.open()
-        except RecordError:
-            widths.add(image.scene.id)
-    assert widths == {"sa_5"}  # each got its own picture back
-    assert len(opened) == 1
-    assert opened[0].closed
+    assert [image.scene.id for image in images] == [f"sa_{number}" for number in reversed(numbers)]
+    for image, number in zip(images, reversed(numbers), strict=True):
+        corner: Any = image.open().getpixel((0, 0))
+        assert abs(corner[0] - 10 * number) < 5  # its own picture, but for the loss of a JPEG
+    (file,) = opened
+    assert file.closed
+
+
+def test_halves_side_by_side_need_no_disk(tmp_path: Path, opened: list[IO[bytes]]) -> None:
+    images, _ = read_tar(tmp_path, tar_of([half for number in range(20) for half in pair(number)]))
+    assert len(images) == 20
+    assert opened == []
+
+
+def test_a_full_disk_names_the_folder(tmp_path: Path, opened: list[IO[bytes]], monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(**_options: object) -> IO[bytes]:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    with pytest.raises(SetupError, match=r"cannot be written to .*: No space left on device; name another folder with"):
+        read_tar(tmp_path, tar_of(pair(number)[0] for number in range(20)))
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
@@ -428,12 +455,15 @@ def test_halves_in_folders_are_rejects(tmp_path: Path) -> None:
     (root / "sa_1.json").unlink()
     (root / "sa_000001" / "sa_2.jpg").unlink()
     (root / "sa_000001" / "sa_3.png").write_bytes(jpeg())
+    for name, (_, data) in zip(("sa_4.jpg", "sa_4.json", "sa_4.JSON"), [*pair(4), pair(4)[1]], strict=True):
+        (root / name).write_bytes(data)
     images, rejects = read_all(open_sa1b(root, tmp_path / "index"))
     assert images == []
     assert reasons(rejects) == [
         ("sa_000001/sa_2", "image-missing"),
         ("sa_000001/sa_3", "record-duplicate"),
         ("sa_1", "annotation-missing"),
+        ("sa_4", "record-duplicate"),
     ]
 
 
