@@ -139,8 +139,8 @@ def coco_figures(root: Path, megabytes: int) -> dict[str, Any]:
         "coco_index_cpu_seconds": round(cpu, 1),
         "coco_index_peak_mib": round(peak),
         "coco_open_again_seconds": round(again, 2),
-        "coco_row_ms": milliseconds(lambda: [index.read(unit) for unit in range(rows)], 3) / rows,
-        "coco_image_with_masks_ms": milliseconds(lambda: read_units(source, rows), 1) / rows,
+        "coco_row_ms": round(milliseconds(lambda: [index.read(unit) for unit in range(rows)], 3) / rows, 3),
+        "coco_image_with_masks_ms": round(milliseconds(lambda: read_units(source, rows), 1) / rows, 3),
     }
 
 
@@ -159,8 +159,8 @@ def main(megabytes: int, out: Path | None) -> None:
     }
     with tempfile.TemporaryDirectory() as name:
         bsds, sa1b = write_bsds(Path(name) / "bsds"), write_sa1b(Path(name) / "sa1b")
-        figures["bsds_image_five_maps_ms"] = milliseconds(lambda: read_units(bsds, 4), 10) / 4
-        figures["sa1b_image_100_masks_ms"] = milliseconds(lambda: read_units(sa1b, 1), 10) / 4
+        figures["bsds_image_five_maps_ms"] = round(milliseconds(lambda: read_units(bsds, 4), 10) / 4, 2)
+        figures["sa1b_image_100_masks_ms"] = round(milliseconds(lambda: read_units(sa1b, 1), 10) / 4, 2)
         figures |= coco_figures(Path(name) / "coco", megabytes)
     for label, value in figures.items():
         print(f"{label:>26}  {value}")
