@@ -101,9 +101,7 @@ class Examples:
         if not image.regions:
             return
         ious = found.measured.ious[PUBLISHED].tolist()
-        lots = [
-            random.Random(f"{self._seed}/{image.source}/{image.id}/{region}").random() for region, _ in image.regions
-        ]
+        lots = [self._lot(image.source, image.id, region) for region, _ in image.regions]
         places = range(len(ious))
         best = max(places, key=lambda place: (ious[place], lots[place]))
         worst = min(places, key=lambda place: (ious[place], -lots[place]))
@@ -116,6 +114,10 @@ class Examples:
         """What was kept, the highest rank first."""
         ranked = sorted(self._kept.get((source, kind), []), key=lambda entry: (-entry[0], -entry[1], entry[2]))
         return [example for *_, example in ranked]
+
+    def _lot(self, *names: str) -> float:
+        # As bytes: a foreign name may hold half a surrogate pair, which is no UTF-8.
+        return random.Random("/".join([str(self._seed), *names]).encode(errors="surrogatepass")).random()
 
     def _offer(self, kind: Kind, rank: float, lot: float, found: Reconstruction, place: int) -> None:
         kept = self._kept.setdefault((found.image.source, kind), [])
