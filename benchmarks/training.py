@@ -123,7 +123,7 @@ def time_workers(architecture: str, steps: int, counts: tuple[int, ...], loaders
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        write_photographs(root / "data", 256)
+        write_photographs(root / "data", 64)
         mix = {"sources": [{"kind": "index-png", "root": "data", "images": "images", "masks": "segments"}]}
         (root / "mix.yaml").write_text(yaml.safe_dump(mix))
         for workers in counts:
@@ -131,7 +131,7 @@ def time_workers(architecture: str, steps: int, counts: tuple[int, ...], loaders
             config = {
                 "mix": "mix.yaml", "out": f"run-{workers}", "recipe": recipe, "workers": workers, "log_every": 5,
                 "images_per_pass": IMAGES_PER_PASS[16], "loaders": loaders, "save_every": 10**9,
-                "kept_images": 256,
+                "kept_images": 64,
             }  # fmt: skip
             (root / f"{workers}.yaml").write_text(yaml.safe_dump(config))
             train(read_settings(str(root / f"{workers}.yaml")))

@@ -12,9 +12,9 @@ from __future__ import annotations
 import functools
 import random
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,8 @@ from converters.mask_source import MaskedImage, MaskSource
 from samtok_data.errors import RecordError, SetupError
 from samtok_data.rejects import Reject
 from samtok_data.scenes import Scene
+
+Picture = TypeVar("Picture")
 
 # A source is given up when so many units in a row, or all of them, held no image that could be used.
 MAX_EMPTY_UNITS = 10_000
@@ -53,23 +55,28 @@ class LaneState:
 
 
 @dataclass(frozen=True, slots=True)
-class Draw:
+class Draw(Generic[Picture]):
     """One image that a lane gives.
 
     Attributes:
         scene: its regions; at least one.
-        picture: RGB.
+        picture: what opening it gave.
         key: seeds what is random about the example; never repeated in a run.
         rejects: what could not be used since the draw before; each once in a run.
     """
 
     scene: Scene
-    picture: Image.Image
+    picture: Picture
     key: str
     rejects: tuple[Reject, ...]
 
+    @property
+    def rng(self) -> random.Random:
+        """Decides everything that is random about the example."""
+        return random.Random(f"example/{self.key}")
 
-class Lane:
+
+class Lane(Generic[Picture]):
     """One endless sequence of images.
 
     Args:
@@ -79,6 +86,7 @@ class Lane:
         seed: of the run.
         state: where to go on; it is kept and changed.
         kept: units that stay decoded, shared by the lanes of a process.
+        opening: opens an image of the source that is named; raises RecordError where that fails.
     """
 
     def __init__(
@@ -89,14 +97,16 @@ class Lane:
         seed: int,
         state: LaneState,
         kept: UnitCache,
+        opening: Callable[[str, MaskedImage], Picture],
     ) -> None:
         self.number, self.count, self.seed, self.state = number, count, seed, state
+        self._opening = opening
         self._sources = [source for source, _ in sources]
         self._weights = [weight for _, weight in sources]
         self._kept = kept
         self._open: dict[str, Iterator[MaskedImage | Reject]] = {}
 
-    def next(self) -> Draw:
+    def next(self) -> Draw[Picture]:
         """The next image.
 
         Raises:
@@ -109,7 +119,7 @@ class Lane:
         self.state.draws += 1
         return Draw(scene, picture, key, tuple(rejects))
 
-    def _read(self, source: MaskSource, rejects: list[Reject]) -> tuple[Scene, Image.Image]:
+    def _read(self, source: MaskSource, rejects: list[Reject]) -> tuple[Scene, Picture]:
         empty = 0
         while empty < min(source.num_units, MAX_EMPTY_UNITS) + 1:  # the unit that is open may be at its end
             left, offset = self.state.places.get(source.name, (0, 0))
@@ -118,7 +128,7 @@ class Lane:
             for item in self._images(source, position, offset):
                 offset += 1
                 self.state.places[source.name] = (left, offset)
-                opened = _picture_of(item, source.name)
+                opened = self._picture_of(item, source.name)
                 if not isinstance(opened, Reject):
                     return opened
                 if is_first_visit:
@@ -130,6 +140,14 @@ class Lane:
             f"source {source.name}: no image with a usable mask in {empty:,} of {source.num_units:,} units"
         )
 
+    def _picture_of(self, item: MaskedImage | Reject, source: str) -> tuple[Scene, Picture] | Reject:
+        if isinstance(item, Reject):
+            return item
+        try:
+            return item.scene, self._opening(source, item)
+        except RecordError as error:
+            return Reject.of(error, f"{source}/{item.scene.id}", {"image": item.scene.image})
+
     def _images(self, source: MaskSource, position: int, offset: int) -> Iterator[MaskedImage | Reject]:
         """The open unit's images from the offset on."""
         if source.name not in self._open:
@@ -139,6 +157,11 @@ class Lane:
                 next(images, None)
             self._open[source.name] = images
         return self._open[source.name]
+
+
+def picture_of(_source: str, item: MaskedImage) -> Image.Image:
+    """Opens an image as its source does; RGB."""
+    return item.open()
 
 
 class UnitCache:
@@ -183,15 +206,6 @@ def _permutation(length: int, seed: str) -> NDArray[np.uint32]:
     """4 bytes a unit: 44 MB for the 11 million images of SA-1B read from folders; its tars are a thousand units."""
     generator = np.random.Generator(np.random.Philox(random.Random(seed).getrandbits(128)))
     return generator.permutation(np.arange(length, dtype=np.uint32))
-
-
-def _picture_of(item: MaskedImage | Reject, source: str) -> tuple[Scene, Image.Image] | Reject:
-    if isinstance(item, Reject):
-        return item
-    try:
-        return item.scene, item.open()
-    except RecordError as error:
-        return Reject.of(error, f"{source}/{item.scene.id}", {"image": item.scene.image})
 
 
 def _opened(item: MaskedImage | Reject) -> MaskedImage | Reject:

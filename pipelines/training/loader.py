@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from converters.mask_source import MaskSource
-from pipelines.training.lanes import Lane, LaneState, UnitCache
+from pipelines.training.lanes import Lane, LaneState, UnitCache, picture_of
 from samtok_data.errors import SetupError
 from samtok_data.rejects import Reject
 from tokenizer_model.training.examples import Examples, example_of
@@ -93,6 +93,7 @@ class LaneDataset(IterableDataset["Batch | SetupError"]):
                 recipe.seed,
                 LaneState.from_json(self._states.get(number, LaneState().json)),
                 kept,
+                picture_of,
             )
             for number in mine
         ]
@@ -102,7 +103,7 @@ class LaneDataset(IterableDataset["Batch | SetupError"]):
         except SetupError as error:
             yield error
 
-    def _batch(self, lanes: Sequence[Lane]) -> Batch:
+    def _batch(self, lanes: Sequence[Lane[Image.Image]]) -> Batch:
         examples, names, rejects = [], [], []
         for lane in lanes:
             draw = lane.next()
@@ -113,7 +114,7 @@ class LaneDataset(IterableDataset["Batch | SetupError"]):
                     self._recipe.config,
                     masks_per_image=self._recipe.masks_per_image,
                     augmentation=self._recipe.augmentation,
-                    rng=random.Random(f"example/{draw.key}"),
+                    rng=draw.rng,
                 )
             )
             names.append(draw.scene.image)

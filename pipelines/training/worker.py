@@ -19,6 +19,7 @@ from pipelines.training.lanes import LaneState
 from pipelines.training.loader import Batch, LaneDataset, batches
 from pipelines.training.logs import TrainingLog
 from pipelines.training.progress import TrainingProgress
+from pipelines.training.residence import Residence
 from pipelines.training.settings import TrainSettings
 from pipelines.training.validation import Validation
 from samtok_data import rejects
@@ -130,6 +131,15 @@ class Worker:
     def _batches(self) -> Iterator[Batch]:
         share = self.recipe.images_per_step // self.group.world
         mine = range(self.group.rank * share, (self.group.rank + 1) * share)
+        if self.settings.resident_gib:
+            residence = Residence(
+                self._sources,
+                self.recipe,
+                self.device,
+                gib=self.settings.resident_gib,
+                processes=self.settings.loaders,
+            )
+            return residence.batches(mine, self._lanes)
         dataset = LaneDataset(
             self._sources, self.recipe, lanes=mine, states=self._lanes, kept_images=self.settings.kept_images
         )
