@@ -76,10 +76,10 @@ def _empty() -> tuple[Figure, Axes]:
 
 def _svg(figure: Figure, name: str) -> str:
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    figure.savefig(buffer, format="svg", transparent=True)
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]  # without the head of a file
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)  # it holds the time
     svg = re.sub(r'( id="|url\(#|href="#)', rf"\g<1>{name}-", svg)  # several charts share one page
     for colour, of_page in _PAGE_COLOURS.items():
         svg = svg.replace(colour, of_page)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -21,6 +22,15 @@ from samtok_data.masks import RLE
 from samtok_data.words import MaskVocabulary
 
 PROJECT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """torch with one thread: several round differently, and parallel test processes get in each other's way."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -21,16 +22,10 @@ from samtok_data.masks import RLE
 from samtok_data.rejects import Reject
 from tests.pipelines.evaluation_fakes import FakeSource, FakeTokenizer, box, masked_image, open_image, source_of
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SIDE = 16
 Shapes = NDArray[np.uint8]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def ellipses(number: int, seed: int) -> Shapes:
@@ -150,19 +145,24 @@ def test_a_small_mix_is_taken_whole() -> None:
     assert sorted(number_of(shape) for shape in sample.shapes_MPP) == list(range(1000))
 
 
-def test_a_sample_is_fair_and_the_same_for_the_same_seed() -> None:
+@pytest.mark.parametrize("one_unit", [False, True], ids=["many units", "one unit"])
+def test_a_sample_is_fair_and_the_same_for_the_same_seed(one_unit: bool) -> None:
     """With 300 of 1,000 the mean number is 500, give or take 14; the mean over ten draws 4.4."""
-    draws = [
-        [number_of(shape) for shape in sample_shapes(thousand(), seed=seed, most=300, side=16).shapes_MPP]
-        for seed in range(10)
-    ]
+
+    def drawn(seed: int) -> list[int]:
+        sources = thousand()
+        if one_unit:
+            units = [*sources[0].units, *sources[1].units]
+            sources = [FakeSource("one", [lambda: itertools.chain.from_iterable(unit() for unit in units)])]
+        return [number_of(shape) for shape in sample_shapes(sources, seed=seed, most=300, side=16).shapes_MPP]
+
+    draws = [drawn(seed) for seed in range(10)]
     for numbers in draws:
         assert len(set(numbers)) == 300
     assert abs(np.mean(draws) - 499.5) < 22
     counts = np.bincount(np.concatenate(draws), minlength=1000)
     assert counts.max() < 10  # no mask is in every draw
-    again = sample_shapes(thousand(), seed=3, most=300, side=16).shapes_MPP
-    assert [number_of(shape) for shape in again] == draws[3]
+    assert drawn(3) == draws[3]
     assert draws[3] != draws[4]
 
 

@@ -13,20 +13,20 @@ from pipelines.evaluation.examples import Example, Examples, Kind
 from pipelines.evaluation.measure import OpenImage, Reconstruction
 from pipelines.evaluation.measurement import MeasuredImage
 from samtok_data.masks import RLE
-from tests.pipelines.evaluation_fakes import FakeTokenizer, box, exact, grey
+from tests.pipelines.evaluation_fakes import FakeTokenizer, Rule, box, exact, grey
 
 TOKENIZER = FakeTokenizer(side=32)
 SQUARE = box(64, 64, 16, 16, 48, 48)
 
 
-def found(name: str, *ious: float, source: str = "made", rle: RLE = SQUARE) -> Reconstruction:
-    """An image with one mask for each IoU; all decode to what the fake makes of the square."""
+def found(name: str, *ious: float, source: str = "made", rle: RLE = SQUARE, rule: Rule = exact) -> Reconstruction:
+    """An image with one mask for each IoU; all decode to what the rule makes of them."""
     regions = tuple((f"r{place}", rle) for place in range(len(ious)))
     image = OpenImage(source, name, grey(rle.height, rle.width), regions)
     codes = np.array([[place, 255] for place in range(len(ious))], np.int64).reshape(-1, 2)
     measured = MeasuredImage(source, tuple(rle for _ in ious), codes, {"r_iou": np.array(ious)})
     prompts = TOKENIZER.prepare(image.picture, [rle for _ in ious]).prompts
-    return Reconstruction(image, measured, np.stack([exact(grid) for grid in prompts]) if ious else prompts, None)
+    return Reconstruction(image, measured, np.stack([rule(grid) for grid in prompts]) if ious else prompts, None)
 
 
 def examples_of(*images: Reconstruction, seed: int = 0, each: int = 3) -> Examples:
@@ -108,6 +108,14 @@ def test_the_pictures_show_the_true_outline_and_what_was_decoded() -> None:
     assert colours(example.decoded_jpeg, TRUE_COLOUR) == 0
     assert example.word == "<|mt_start|><|mt_0000|><|mt_0511|><|mt_end|>"
     assert example.size == "10 % and above"
+
+
+def test_what_was_lost_is_not_drawn() -> None:
+    """The right picture shows the decoded mask, not the true one; on the logit of the published cut it is empty."""
+    lost = found("a", 0.0, rule=lambda grid: np.full_like(grid, 0.5))
+    (example,) = examples_of(lost).of("made", "best")
+    assert colours(example.true_jpeg, TRUE_COLOUR) > 500
+    assert colours(example.decoded_jpeg, DECODED_COLOUR) == 0
 
 
 def test_a_small_mask_is_shown_from_near_by() -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from pipelines.evaluation.baseline import ShapeCodebook
 from pipelines.evaluation.measure import OpenImage, Reconstruction, measure
 from pipelines.evaluation.resizing import Grid, mask_tensor, overlaps, shrunk
 from samtok_data import masks
@@ -19,13 +20,7 @@ from samtok_data.masks import RLE
 from tests.pipelines.evaluation_fakes import FakeTokenizer, Rule, box, grey, open_image
 from tokenizer_model import SMALL, MaskTokenizer, Prepared, open_tokenizer
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -98,8 +93,8 @@ def test_the_ceiling_of_256_needs_no_second_resize_where_it_is_the_tokenizers_ow
 
 
 def test_masks_are_shrunk_as_the_tokenizer_shrinks_them() -> None:
-    rle = box(123, 77, 5, 9, 60, 100)
-    prepared = Prepared.of(grey(123, 77), [rle], SMALL)
+    rle = box(300, 501, 5, 9, 6, 250)  # larger than the grid: smoothing shows
+    prepared = Prepared.of(grey(300, 501), [rle], SMALL)
     np.testing.assert_allclose(shrunk(mask_tensor(rle), SMALL.logit_side).numpy(), prepared.prompts[0], atol=1e-6)
 
 
@@ -163,6 +158,22 @@ def test_figures_do_not_depend_on_company(small: MaskTokenizer) -> None:
     together = measure(small, images)
     for image in images:
         assert measure(small, [image]).json["by_source"] == {image.source: together.json["by_source"][image.source]}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_measures_the_same(small: MaskTokenizer) -> None:
+    """Masks are compared where the tokenizer is; a few pixels at a mask's edge may fall the other way there."""
+    rng = np.random.default_rng(0)
+    shapes = ShapeCodebook(rng.random((2, 16, 32 * 32), np.float32), 32)
+    images = [
+        open_image(box(200, 300, 5, 9, 130, 150), box(200, 300, 0, 0, 300, 90), source=str(place)) for place in range(3)
+    ]
+    on_gpu = measure(open_tokenizer("small", device="cuda"), images, shapes=shapes)
+    on_cpu = measure(small, images, shapes=shapes)
+    for variant in on_cpu.variants:
+        assert on_gpu.mean(variant) == pytest.approx(on_cpu.mean(variant), abs=0.01)
+    assert on_gpu.words().json == on_cpu.words().json
 
 
 def test_a_thousand_images_are_not_held() -> None:

@@ -64,9 +64,10 @@ def test_means_by_source_and_size(
 
 def test_every_mask_has_the_same_weight_whatever_its_image_and_size() -> None:
     total = Measurement(256, 2)
-    total.add(measured("a", (5, 0.0, 0.0), (50, 0.0, 0.0), (60, 0.0, 0.0)))
+    total.add(measured("a", (5, 0.5, 0.0), (50, 0.125, 0.0), (60, 0.375, 0.0)))
     total.add(measured("b", (5000, 1.0, 1.0)))
-    assert total.mean() == 0.25
+    assert total.mean() == 0.5
+    assert total.mean(size=SMALL) == 0.25
 
 
 def test_the_json_holds_the_same_figures(measurement: Measurement) -> None:

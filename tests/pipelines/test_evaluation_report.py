@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 import yaml
 from click.testing import CliRunner, Result
 from PIL import Image
@@ -32,29 +31,30 @@ from samtok_data.rejects import Reject
 from samtok_data.storage import Folder
 from tests.pipelines.evaluation_fakes import FakeSource, FakeTokenizer, box, grey, masked_image, source_of
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 HOSTILE = """<img src=x onerror="alert('1')">&amp;.png"""
 SMALL_BOX, LARGE_BOX = box(48, 64, 4, 4, 12, 12), box(48, 64, 8, 8, 56, 40)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+Mixes = dict[str, list[MaskSource]]
 
 
-@pytest.fixture
-def faked(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[MaskSource]]:
-    """Mixes by name, and a fake tokenizer instead of a network."""
-    mixes: dict[str, list[MaskSource]] = {}
+def fake(patch: pytest.MonkeyPatch) -> Mixes:
+    """Mixes by name, to be filled, and a fake tokenizer instead of a network."""
+    mixes: Mixes = {}
 
     def open_sources(mix: str, _out: Folder) -> list[tuple[MaskSource, float]]:
         return [(source, 1.0) for source in mixes[mix]]
 
-    monkeypatch.setattr(evaluation, "open_sources", open_sources)
-    monkeypatch.setattr(evaluation, "open_tokenizer", lambda *_args, **_options: FakeTokenizer(side=16))
+    patch.setattr(evaluation, "open_sources", open_sources)
+    patch.setattr(evaluation, "open_tokenizer", lambda *_args, **_options: FakeTokenizer(side=16))
     return mixes
+
+
+@pytest.fixture
+def faked(monkeypatch: pytest.MonkeyPatch) -> Mixes:
+    return fake(monkeypatch)
 
 
 def run(out: Path, mix: str = "mix", **options: Any) -> tuple[Report, dict[str, Any]]:
@@ -79,7 +79,7 @@ def training() -> list[MaskSource]:
 # --- what is written --------------------------------------------------------------------------------------------------
 
 
-def test_the_report_has_the_figures_of_every_source(faked: dict[str, list[MaskSource]], tmp_path: Path) -> None:
+def test_the_report_has_the_figures_of_every_source(faked: Mixes, tmp_path: Path) -> None:
     faked["mix"] = two_sources()
     report, values = run(tmp_path)
     assert values["measured"]["all"]["masks"] == 4
@@ -92,7 +92,7 @@ def test_the_report_has_the_figures_of_every_source(faked: dict[str, list[MaskSo
     assert values["baseline"] is None
 
 
-def test_two_runs_write_the_same_bytes(faked: dict[str, list[MaskSource]], tmp_path: Path) -> None:
+def test_two_runs_write_the_same_bytes(faked: Mixes, tmp_path: Path) -> None:
     faked.update(mix=two_sources(), training=training())
     for name in ("first", "second"):
         run(tmp_path / name, baseline_mix="training")
@@ -100,9 +100,7 @@ def test_two_runs_write_the_same_bytes(faked: dict[str, list[MaskSource]], tmp_p
         assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
 
 
-def test_the_image_blind_codebook_is_measured_on_the_same_masks(
-    faked: dict[str, list[MaskSource]], tmp_path: Path
-) -> None:
+def test_the_image_blind_codebook_is_measured_on_the_same_masks(faked: Mixes, tmp_path: Path) -> None:
     faked.update(mix=two_sources(), training=training())
     _, values = run(tmp_path, baseline_mix="training")
     assert 0.3 < values["measured"]["all"]["baseline"] <= 1
@@ -122,16 +120,14 @@ def test_the_image_blind_codebook_is_measured_on_the_same_masks(
     assert f"{values['measured']['all']['baseline']:.3f}" in text
 
 
-def test_without_training_masks_nothing_is_said_of_the_blind_codebook(
-    faked: dict[str, list[MaskSource]], tmp_path: Path
-) -> None:
+def test_without_training_masks_nothing_is_said_of_the_blind_codebook(faked: Mixes, tmp_path: Path) -> None:
     faked["mix"] = two_sources()
     _, values = run(tmp_path)
     assert "baseline" not in values["measured"]["all"]
     assert "image-blind" not in (tmp_path / "index.html").read_text()
 
 
-def test_a_limit_counts_images_of_each_source(faked: dict[str, list[MaskSource]], tmp_path: Path) -> None:
+def test_a_limit_counts_images_of_each_source(faked: Mixes, tmp_path: Path) -> None:
     read: list[int] = []
 
     def unit(place: int) -> Iterator[MaskedImage | Reject]:
@@ -147,7 +143,7 @@ def test_a_limit_counts_images_of_each_source(faked: dict[str, list[MaskSource]]
     assert "the first 7 images" in (tmp_path / "index.html").read_text()
 
 
-def test_a_source_of_a_thousand_images_is_not_held(faked: dict[str, list[MaskSource]], tmp_path: Path) -> None:
+def test_a_source_of_a_thousand_images_is_not_held(faked: Mixes, tmp_path: Path) -> None:
     alive = most = 0
 
     def freed() -> None:
@@ -225,11 +221,13 @@ class Page(HTMLParser):
                 yield base64.b64decode(address.partition(",")[2], validate=True)
 
 
-@pytest.fixture
-def page(faked: dict[str, list[MaskSource]], tmp_path: Path) -> tuple[Page, Mapping[str, Any], str]:
-    faked.update(mix=two_sources(), training=training())
-    _, values = run(tmp_path, baseline_mix="training")
-    text = (tmp_path / "index.html").read_text(encoding="utf-8")
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> tuple[Page, Mapping[str, Any], str]:
+    out = tmp_path_factory.mktemp("page")
+    with pytest.MonkeyPatch.context() as patch:
+        fake(patch).update(mix=two_sources(), training=training())
+        _, values = run(out, baseline_mix="training")
+    text = (out / "index.html").read_text(encoding="utf-8")
     return Page(text), values, text
 
 
@@ -292,7 +290,7 @@ def broken(name: str) -> MaskedImage:
     return masked_image(LARGE_BOX, SMALL_BOX, name=name, file=f"{name}.png", opened=opened)
 
 
-def test_rejects_are_counted_and_listed(faked: dict[str, list[MaskSource]], tmp_path: Path) -> None:
+def test_rejects_are_counted_and_listed(faked: Mixes, tmp_path: Path) -> None:
     lost = Reject("m7", "mask-empty", "no foreground pixel", {"id": 7})
     faked["mix"] = [source_of("one", broken("x"), masked_image(LARGE_BOX), lost, broken("y"))]
     report, values = run(tmp_path)
@@ -306,7 +304,7 @@ def test_rejects_are_counted_and_listed(faked: dict[str, list[MaskSource]], tmp_
     assert "rejected in one: 2 image-unreadable, 1 mask-empty" in report_table(report, "OUT")
 
 
-def test_records_that_are_no_json_spoil_no_report(faked: dict[str, list[MaskSource]], tmp_path: Path) -> None:
+def test_records_that_are_no_json_spoil_no_report(faked: Mixes, tmp_path: Path) -> None:
     odd = Reject("\ud800", "record-invalid", "half a \ud800", {"value": np.int64(3)})
     faked["mix"] = [source_of("one", odd, masked_image(LARGE_BOX, name="\ud800"))]
     _, values = run(tmp_path)
@@ -340,26 +338,20 @@ def test_a_list_of_rejects_has_an_end_and_the_count_has_none() -> None:
         ),
     ],
 )
-def test_a_source_without_masks_is_named(
-    faked: dict[str, list[MaskSource]], tmp_path: Path, source: FakeSource, message: str
-) -> None:
+def test_a_source_without_masks_is_named(faked: Mixes, tmp_path: Path, source: FakeSource, message: str) -> None:
     faked["mix"] = [*two_sources(), source]
     with pytest.raises(SetupError, match=message):
         run(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_output_that_cannot_be_written_is_refused_before_anything_is_read(
-    faked: dict[str, list[MaskSource]], tmp_path: Path
-) -> None:
+def test_an_output_that_cannot_be_written_is_refused_before_anything_is_read(faked: Mixes, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(SetupError, match=r"--out .*file/out: cannot be written"):
         run(tmp_path / "file" / "out", mix="never looked up")
 
 
-def test_a_full_disk_leaves_the_earlier_report(
-    faked: dict[str, list[MaskSource]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_leaves_the_earlier_report(faked: Mixes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     faked["mix"] = two_sources()
     run(tmp_path)
     before = (tmp_path / "report.json").read_bytes(), (tmp_path / "index.html").read_bytes()
