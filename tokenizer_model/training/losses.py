@@ -1,6 +1,7 @@
 """The loss of a step: cross-entropy and Dice on sampled points of the logits.
 
-Letters: N masks, P side of the logits, T points of a mask. Points are (x, y) as fractions of the logits' square.
+Letters: N masks, P side of the logits, T points of a mask, C candidates among which the uncertain points are chosen,
+R points that are anywhere, X = C + R points that are drawn. Points are (x, y) as fractions of the logits' square.
 Sources: PointRend (arXiv 1912.08193) for the points, Mask2Former (arXiv 2112.01527) for the use, and the published
 training loss for the weights and for how the two are averaged.
 """
@@ -14,21 +15,19 @@ from torch import Tensor
 from tokenizer_model.training.recipe import Losses
 
 
-def mask_losses(
-    logits_NPP: Tensor, targets_NPP: Tensor, settings: Losses, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
+def mask_losses(logits_NPP: Tensor, targets_NPP: Tensor, settings: Losses, drawn_NX2: Tensor) -> tuple[Tensor, Tensor]:
     """Cross-entropy and Dice of each mask, not weighted.
 
     Args:
         logits_NPP: float.
         targets_NPP: 0 and 1, of the logits' type.
-        settings: how many points, and how they are drawn.
-        generator: on the logits' device.
+        settings: how many points, and how they are chosen.
+        drawn_NX2: as ``uncertain_points``.
 
     Returns:
         Two of (N,): the mean over the mask's points of the binary cross-entropy, and one minus its Dice coefficient.
     """
-    points_NT2 = uncertain_points(logits_NPP, settings, generator)
+    points_NT2 = uncertain_points(logits_NPP, settings, drawn_NX2)
     logits_NT = at_points(logits_NPP, points_NT2)
     targets_NT = at_points(targets_NPP, points_NT2)
     bce_N = F.binary_cross_entropy_with_logits(logits_NT, targets_NT, reduction="none").mean(dim=1)
@@ -40,25 +39,22 @@ def mask_losses(
 
 
 @torch.no_grad()
-def uncertain_points(logits_NPP: Tensor, settings: Losses, generator: torch.Generator) -> Tensor:
+def uncertain_points(logits_NPP: Tensor, settings: Losses, drawn_NX2: Tensor) -> Tensor:
     """Where a mask is looked at: mostly where its logits are closest to 0, for the rest anywhere.
 
     Args:
         logits_NPP: float.
         settings: points, oversample, importance.
-        generator: on the logits' device.
+        drawn_NX2: ``settings.drawn`` random points of each mask, of the logits' type, 0 to 1: the candidates, then
+            those that are anywhere.
 
     Returns:
-        (N, points, 2), of the logits' type, 0 to 1.
+        (N, points, 2), some of the points that were drawn.
     """
-    num_masks, options = len(logits_NPP), {"dtype": logits_NPP.dtype, "device": logits_NPP.device}
-    uncertain = int(settings.importance * settings.points)
-    candidates = int(settings.points * settings.oversample)
-    points_NC2 = torch.rand(num_masks, candidates, 2, generator=generator, **options)
-    certainty_NC = at_points(logits_NPP, points_NC2).abs()
-    chosen_NU = certainty_NC.topk(uncertain, dim=1, largest=False, sorted=False).indices
-    uncertain_NU2 = points_NC2.gather(1, chosen_NU.unsqueeze(-1).expand(-1, -1, 2))
-    anywhere_NR2 = torch.rand(num_masks, settings.points - uncertain, 2, generator=generator, **options)
+    candidates_NC2, anywhere_NR2 = drawn_NX2.tensor_split([settings.candidates], dim=1)
+    certainty_NC = at_points(logits_NPP, candidates_NC2).abs()
+    chosen_NU = certainty_NC.topk(settings.uncertain, dim=1, largest=False, sorted=False).indices
+    uncertain_NU2 = candidates_NC2.gather(1, chosen_NU.unsqueeze(-1).expand(-1, -1, 2))
     return torch.cat([uncertain_NU2, anywhere_NR2], dim=1)
 
 

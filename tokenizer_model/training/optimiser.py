@@ -95,23 +95,22 @@ class Optimiser:
         """Learns from this worker's part of a global batch.
 
         Args:
-            examples: on any device; at least one image.
+            examples: on any device; at least one mask, and of no image more than the recipe's ``masks_per_image``.
 
         Raises:
             NotFinite: nothing was changed.
         """
-        rank, world = (dist.get_rank(), dist.get_world_size()) if self.is_distributed else (0, 1)
-        device = self.model.device
+        world = dist.get_world_size() if self.is_distributed else 1
+        device, parts = self.model.device, self._parts(examples)
         total = self._summed(torch.tensor(float(examples.num_masks), device=device))
-        parts = examples.split(self.images_per_pass)
         sums, embeddings = torch.zeros(len(TERMS), dtype=torch.float64, device=device), []
         self.adam.zero_grad(set_to_none=True)
-        for index, part in enumerate(parts):
+        for index, (part, seeds) in enumerate(parts):
             is_last = index == len(parts) - 1
             with contextlib.nullcontext() if is_last or not self.is_distributed else self._pass.no_sync():  # type: ignore[operator]
-                terms = self._pass(part.to(device), self._seed(rank, index), self._bypass())
+                terms = self._pass(part.to(device), seeds, self._bypass())
                 # Data-parallel training takes the mean over workers; the loss is the mean over all masks.
-                (terms.loss * (world / total)).backward()
+                (terms.loss * world / total).backward()
             sums += torch.stack([terms.loss.detach(), terms.bce, terms.dice, terms.commitment]).double()
             embeddings.append(terms.z_ND)
         means: dict[str, float] = dict(zip(TERMS, (self._summed(sums) / total).tolist(), strict=True))
@@ -122,7 +121,7 @@ class Optimiser:
         learning_rate = self.adam.param_groups[0]["lr"]
         self.adam.step()
         use = self.model.quantizer.update(
-            torch.cat(embeddings), decay=self.recipe.optimisation.codebook_decay, seed=self._seed(0, -1)
+            torch.cat(embeddings), decay=self.recipe.optimisation.codebook_decay, seed=self._seed("codebooks")
         )
         self.schedule.step()
         self.step_number += 1
@@ -146,8 +145,21 @@ class Optimiser:
             group["lr"] = group["initial_lr"] * self.schedule.lr_lambdas[0](self.schedule.last_epoch)
         self.step_number = state["step"]
 
-    def _seed(self, rank: int, part: int) -> int:
-        text = f"{self.recipe.seed}/{self.step_number}/{rank}/{part}"
+    def _parts(self, examples: Examples) -> list[tuple[Examples, list[int]]]:
+        """What goes through the network at once, and the seeds of its images; parts without a mask are left out."""
+        seeds, size = self._image_seeds(examples), self.images_per_pass
+        parts = enumerate(examples.split(size))
+        return [(part, seeds[index * size : (index + 1) * size]) for index, part in parts if part.num_masks]
+
+    def _image_seeds(self, examples: Examples) -> list[int]:
+        """Of each image the seed of this step: by its number in the global batch, however that is divided."""
+        first = 0
+        if self.is_distributed:
+            first = dist.get_rank() * (self.recipe.images_per_step // dist.get_world_size())
+        return [self._seed(str(first + index)) for index in range(examples.num_images)]
+
+    def _seed(self, what: str) -> int:
+        text = f"{self.recipe.seed}/{self.step_number}/{what}"
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
 
     def _bypass(self) -> float:
@@ -167,8 +179,8 @@ class Optimiser:
     @torch.no_grad()
     def _broken(self, examples: Examples) -> tuple[int, ...]:
         losses = [
-            self._plain(one.to(self.model.device), self._seed(0, 0)).loss if one.num_masks else torch.zeros(())
-            for one in examples.split(1)
+            self._plain(one.to(self.model.device), [seed], self._bypass()).loss if one.num_masks else torch.zeros(())
+            for one, seed in zip(examples.split(1), self._image_seeds(examples), strict=True)
         ]
         return tuple(index for index, loss in enumerate(losses) if not math.isfinite(float(loss)))
 

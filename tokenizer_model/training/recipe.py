@@ -57,6 +57,21 @@ class Losses:
             _check(0 <= getattr(self, name) <= 1, f"losses.{name}", "from 0 to 1", getattr(self, name))
         _check(0 < self.bypass_until <= 1, "losses.bypass_until", "above 0, to 1", self.bypass_until)
 
+    @property
+    def uncertain(self) -> int:
+        """Points of a mask that are chosen by uncertainty; the others are anywhere."""
+        return int(self.importance * self.points)
+
+    @property
+    def candidates(self) -> int:
+        """Points of a mask among which the uncertain ones are chosen."""
+        return int(self.oversample * self.points)
+
+    @property
+    def drawn(self) -> int:
+        """Points that are drawn of a mask: candidates, and those that are anywhere."""
+        return self.candidates + self.points - self.uncertain
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Optimisation:

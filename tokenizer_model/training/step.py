@@ -1,13 +1,16 @@
 """One pass of a training step: images and masks in, losses and mask embeddings out.
 
-Letters: B images, N masks, D channels, L levels, P side of the logits.
+Letters: B images, N masks, M most masks of an image, D channels, L levels, P side of the logits, X points that are
+drawn of a mask.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokenizer_model.inputs import normalised
@@ -56,16 +59,17 @@ class TrainingPass(nn.Module):
         super().__init__()
         self.tokenizer = model
         self.settings: Losses = recipe.losses
+        self.masks_per_image = recipe.masks_per_image
         self.is_half = recipe.precision == "bf16"
         self.encoder_learns = "image_encoder" in recipe.train
         learn(model, recipe.train)
 
-    def forward(self, examples: Examples, seed: int, bypass: float = 0.0) -> Terms:
+    def forward(self, examples: Examples, seeds: Sequence[int], bypass: float = 0.0) -> Terms:
         """Losses of some images and their masks.
 
         Args:
-            examples: on the model's device.
-            seed: of the points that the loss looks at, and of the masks that pass the quantiser by.
+            examples: on the model's device; of each image at most the recipe's ``masks_per_image``.
+            seeds: of each image: of the points that the loss looks at, and of the masks that pass the quantiser by.
             bypass: share of these.
         """
         network, quantizer = self.tokenizer.network, self.tokenizer.quantizer
@@ -84,16 +88,41 @@ class TrainingPass(nn.Module):
             ).to(kind)
             quantized = quantizer.quantize(z_ND)
             embedding_ND = quantized.embedding_ND
-            generator = torch.Generator(device).manual_seed(seed)
+            numbers_NK = random_numbers(seeds, examples.owners, self.masks_per_image, 1 + 2 * self.settings.drawn, kind)
             if bypass:
-                passing_N1 = torch.rand(len(z_ND), 1, generator=generator, device=device) < bypass
-                embedding_ND = torch.where(passing_N1, z_ND, embedding_ND)
+                embedding_ND = torch.where(numbers_NK[:, :1] < bypass, z_ND, embedding_ND)
             logits_NPP = network.mask_logits(features, embedding_ND).to(kind)
         with torch.autocast(device.type, enabled=False):
-            bce_N, dice_N = mask_losses(logits_NPP, examples.targets.to(kind), self.settings, generator)
+            drawn_NX2 = numbers_NK[:, 1:].unflatten(1, (-1, 2))
+            bce_N, dice_N = mask_losses(logits_NPP, examples.targets.to(kind), self.settings, drawn_NX2)
         bce, dice, commitment = bce_N.sum(), dice_N.sum(), quantized.commitment_N.sum()
         loss = self.settings.bce * bce + self.settings.dice * dice + self.settings.commitment * commitment
         return Terms(loss, bce.detach(), dice.detach(), commitment.detach(), z_ND.detach())
+
+
+def random_numbers(
+    seeds: Sequence[int], owners_N: Tensor, masks_per_image: int, count: int, kind: torch.dtype
+) -> Tensor:
+    """Random numbers for masks. Those of a mask depend on its image's seed and on which of the image's masks it is,
+    not on the images beside it: what a step comes to does not depend on how its images are divided.
+
+    Args:
+        seeds: of each image.
+        owners_N: int64, the image of each mask.
+        masks_per_image: no image has more masks.
+        count: numbers for each mask.
+        kind: their floating type.
+
+    Returns:
+        (N, count), 0 to below 1.
+    """
+    numbers_BMK = torch.empty(len(seeds), masks_per_image, count, dtype=kind, device=owners_N.device)
+    generator = torch.Generator(owners_N.device)
+    for seed, numbers_MK in zip(seeds, numbers_BMK, strict=True):
+        numbers_MK.uniform_(generator=generator.manual_seed(seed))
+    masks_so_far_NB = F.one_hot(owners_N, len(seeds)).cumsum(dim=0)
+    place_N = masks_so_far_NB.gather(1, owners_N.unsqueeze(1))[:, 0] - 1
+    return numbers_BMK[owners_N, place_N]
 
 
 def learn(model: MaskTokenizer, parts: tuple[Part, ...]) -> None:
