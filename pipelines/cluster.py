@@ -20,14 +20,21 @@ from samtok_data.errors import SetupError
 logger = logging.getLogger(__name__)
 
 _COLOUR = re.compile(r"\x1b\[\d+m")
+# What Ray puts before each line of a process that is no part of the cluster itself.
+_PREFIX = re.compile(r"\((?P<kind>\w+) pid=\d+[^)]*\) ?")
 
 
 @contextlib.contextmanager
-def ray_session() -> Iterator[None]:
-    """Leaves the cluster that was started or joined meanwhile; Ray's long notices are shortened."""
+def ray_session(shown: tuple[str, ...] = ()) -> Iterator[None]:
+    """Leaves the cluster that was started or joined meanwhile; Ray's long notices are shortened.
+
+    Args:
+        shown: kinds of processes whose lines are shown, as Ray calls them; others print to Ray's log files only.
+    """
     was_running = ray.is_initialized()
-    notices: Any = _ShortNotices(sys.stdout)
-    with contextlib.redirect_stdout(notices):
+    out: Any = _ShortNotices(sys.stdout, shown)
+    err: Any = _ShortNotices(sys.stderr, shown)
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             yield
         finally:
@@ -126,15 +133,26 @@ def _knock(address: str) -> None:
 
 
 class _ShortNotices:
-    """Passes a stream on, except what Ray prints of its processes: a paragraph each, of which the first sentence
-    is logged, once."""
+    """Passes a stream on, except what Ray prints of its processes: lines of those that are shown lose their prefix,
+    others are dropped; of the cluster's own paragraphs the first sentence is logged, once."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    def __init__(self, stream: TextIO, shown: tuple[str, ...]) -> None:
+        self._stream, self._shown = stream, shown
         self._seen: set[str] = set()
+        self._is_end_left = False
 
     def write(self, text: str) -> int:
         plain = _COLOUR.sub("", text)
+        prefix = _PREFIX.match(plain)
+        if prefix is not None:
+            if prefix["kind"] in self._shown:
+                self._stream.write(plain.removeprefix(prefix[0]))
+            else:
+                self._is_end_left = not text.endswith("\n")
+            return len(text)
+        if self._is_end_left and text == "\n":  # of a line that was dropped
+            self._is_end_left = False
+            return len(text)
         if "(raylet)" not in plain:
             return self._stream.write(text)
         first = plain.strip().removeprefix("(raylet) ").partition(". ")[0]

@@ -58,7 +58,8 @@ class Display:
             self._say(line)
 
     def _say(self, line: str) -> None:
-        print(line, file=self._stream, flush=True)
+        self._stream.write(f"{line}\n")  # not print, which Ray Train makes say it twice
+        self._stream.flush()
 
 
 class Progress:

@@ -16,7 +16,7 @@ from samtok_data import __version__
 from samtok_data.errors import SetupError
 from samtok_data.fingerprints import Fingerprint
 from samtok_data.outputs import HIDDEN
-from samtok_data.storage import Folder
+from samtok_data.storage import TEMPORARY, Folder
 from tokenizer_model.addresses import local_file, sha256
 from tokenizer_model.loading import EMBEDDED, open_tokenizer
 from tokenizer_model.loading import load_sam2_weights as load_sam2
@@ -57,18 +57,27 @@ def fresh_model(recipe: Recipe, device: torch.device) -> MaskTokenizer:
 def begin(settings: TrainSettings, sources: Sequence[tuple[MaskSource, float]]) -> None:
     """Claims the run's folder, or checks that what lies there is the same run. Done once, before any worker starts.
 
+    Args:
+        settings: of the run.
+        sources: of its mix, opened.
+
     Raises:
-        SetupError: another run lies there, or the folder cannot be written.
+        SetupError: another run lies there, the folder cannot be written, or the weights to begin with cannot be used.
+            Nothing was written or deleted.
     """
     out = Folder(settings.out)
     fingerprint = _fingerprint(settings.recipe, sources)
+    if settings.overwrite or not out.exists(_RUN):
+        fresh_model(settings.recipe, torch.device("cpu"))  # before anything is deleted
     try:
         if settings.overwrite:
             for name in (HIDDEN, FOLDER, "sheets", "tensorboard", "metrics.csv", "curves.png", "rejects.jsonl"):
                 out.remove(name)
         if out.exists(_RUN):
-            earlier = Fingerprint(json.loads(out.read(_RUN))["fingerprint"])
+            earlier = _earlier(out)
             fingerprint.require_same(earlier, str(out))
+            for folder in (out, out / FOLDER):
+                folder.remove(TEMPORARY)  # what a killed run left half written
         elif Checkpoints(out, keep=1).all():
             raise SetupError(
                 f"{out} holds checkpoints, but not which run made them ({_RUN} is gone); choose another out"
@@ -76,7 +85,7 @@ def begin(settings: TrainSettings, sources: Sequence[tuple[MaskSource, float]]) 
         else:
             content = {"fingerprint": fingerprint.parts, "recipe": settings.recipe.json}
             out.write(_RUN, json.dumps(content, indent=1, sort_keys=True).encode())
-    except (OSError, json.JSONDecodeError) as error:
+    except OSError as error:
         raise SetupError(f"out {out} cannot be used: {error}") from error
 
 
@@ -90,6 +99,16 @@ def run_recipe(out: Folder) -> dict[str, Any]:
         return json.loads(out.read(_RUN))["recipe"]
     except (OSError, ValueError, KeyError) as error:
         raise SetupError(f"{out}: no training run lies here (no {_RUN})") from error
+
+
+def _earlier(out: Folder) -> Fingerprint:
+    try:
+        parts = json.loads(out.read(_RUN))["fingerprint"]
+        if not isinstance(parts, dict):
+            raise TypeError("expected an object")
+    except (ValueError, KeyError, TypeError) as error:
+        raise SetupError(f"{out}/{_RUN} is damaged: choose another out, or --overwrite to delete the run") from error
+    return Fingerprint(parts)
 
 
 def _fingerprint(recipe: Recipe, sources: Sequence[tuple[MaskSource, float]]) -> Fingerprint:

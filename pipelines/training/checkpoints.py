@@ -28,7 +28,7 @@ class Kept:
 
     Attributes:
         step: optimiser steps that were made.
-        r_iou: on the validation set at or before that step; None: not measured.
+        r_iou: of the last validation at or before that step; None: not measured.
         num_bytes: of its state.
     """
 
@@ -52,17 +52,18 @@ class Checkpoints:
     def all(self) -> list[Kept]:
         """Every complete checkpoint, by step."""
         sizes = self._folder.sizes()
-        found = []
-        for name in self._folder.names(".json"):
-            entry = json.loads(self._folder.read(name))
-            if sizes.get(_name(entry["step"], "pt")) == entry["bytes"]:
-                found.append(Kept(entry["step"], entry["r_iou"], entry["bytes"]))
-        return sorted(found, key=lambda kept: kept.step)
+        entries = (_entry(self._folder.read(name)) for name in sizes if name.endswith(".json"))
+        whole = (kept for kept in entries if kept is not None and sizes.get(_name(kept.step, "pt")) == kept.num_bytes)
+        return sorted(whole, key=lambda kept: kept.step)
 
     def best(self) -> Kept | None:
-        """The one with the highest r-IoU, the later of equals; the last where none was measured."""
+        """The one with the highest r-IoU; the last where none was measured.
+
+        The earliest of equals: between two validations a checkpoint has the figure of the one before.
+        """
         found = self.all()
-        return max(found, key=lambda kept: (kept.r_iou if kept.r_iou is not None else -1.0, kept.step), default=None)
+        measured = [(kept.r_iou, -kept.step, kept) for kept in found if kept.r_iou is not None]
+        return max(measured)[-1] if measured else max(found, key=lambda kept: kept.step, default=None)
 
     def save(self, step: int, state: Mapping[str, Any], r_iou: float | None) -> None:
         """Writes a checkpoint, then removes those that need not be kept.
@@ -106,6 +107,20 @@ class Checkpoints:
             if kept != best:
                 self._folder.remove(_name(kept.step, "json"))  # first: without it the state does not count
                 self._folder.remove(_name(kept.step, "pt"))
+        # What a killed run left: a state without the entry that commits it.
+        names = set(self._folder.names())
+        for name in sorted(names):
+            if name.endswith(".pt") and name.removesuffix("pt") + "json" not in names:
+                self._folder.remove(name)
+
+
+def _entry(data: bytes) -> Kept | None:
+    """A checkpoint's entry; None where it is damaged, so that the checkpoint does not count."""
+    try:
+        entry = json.loads(data)
+        return Kept(int(entry["step"]), entry["r_iou"], int(entry["bytes"]))
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _name(step: int, suffix: str) -> str:

@@ -44,10 +44,15 @@ class Validation:
         found: list[OpenImage] = []
         for source in sources:
             mine = list(_drawn(source, images, seed))
-            if not mine:
-                raise SetupError(f"validation source {source.name}: no image with a usable mask")
+            _require(source, mine)
             found += mine
         return cls(tuple(found))
+
+    @staticmethod
+    def check(sources: Sequence[MaskSource], seed: int) -> None:
+        """Refuses a source of which ``of`` could draw no image. Arguments and errors as there."""
+        for source in sources:
+            _require(source, next(_drawn(source, 1, seed), None))
 
     def measure(self, model: MaskTokenizer, *, sheet_title: str | None) -> tuple[dict[str, float], Image.Image | None]:
         """The figures for the log, and a sheet where a title is given. The model keeps its mode."""
@@ -73,6 +78,11 @@ class Validation:
         }
         known = {name: value for name, value in figures.items() if value is not None}
         return known, reconstruction_sheet(rows, title=sheet_title) if sheet_title is not None else None
+
+
+def _require(source: MaskSource, found: object) -> None:
+    if not found:
+        raise SetupError(f"validation source {source.name}: no image with a usable mask")
 
 
 def _drawn(source: MaskSource, images: int, seed: int) -> Iterator[OpenImage]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +13,10 @@ import torch
 from pipelines.mixes import open_sources
 from pipelines.training.beginning import fresh_model
 from pipelines.training.checkpoints import Checkpoints
+from pipelines.training.figures import Figures
 from pipelines.training.group import Group
 from pipelines.training.lanes import LaneState
 from pipelines.training.loader import Batch, LaneDataset, batches
-from pipelines.training.logs import TrainingLog
-from pipelines.training.progress import TrainingProgress
 from pipelines.training.residence import Residence
 from pipelines.training.settings import TrainSettings
 from pipelines.training.validation import Validation
@@ -27,8 +25,6 @@ from samtok_data.errors import SetupError
 from samtok_data.rejects import Reject
 from samtok_data.storage import Folder
 from tokenizer_model.training.optimiser import NotFinite, Optimiser, StepReport
-
-logger = logging.getLogger(__name__)
 
 REJECTS = "rejects.jsonl"
 
@@ -70,15 +66,14 @@ class Worker:
     Args:
         settings: of the run.
         device: of this worker.
-        report: called at each logged step by every worker, with the first one's figures; None: nobody asks.
+
+    Raises:
+        SetupError: a source, the weights to begin with or the checkpoint to go on from cannot be used.
     """
 
-    def __init__(
-        self, settings: TrainSettings, device: torch.device, report: Callable[[dict[str, float]], None] | None = None
-    ) -> None:
+    def __init__(self, settings: TrainSettings, device: torch.device) -> None:
         self.settings, self.recipe, self.device = settings, settings.recipe, device
         self.group, self.out = Group.current(), Folder(settings.out)
-        self._report = report
         self._sources = open_sources(settings.mix, self.out)
         self._validation: Validation | None = None
         if settings.validation is not None and self.group.is_first:
@@ -102,9 +97,12 @@ class Worker:
             masks = 0
             if first < self.recipe.steps:
                 for batch in self._batches():
-                    report = self._step(batch)
-                    masks += report.num_masks
-                    self._after(report, figures)
+                    try:
+                        report = self._step(batch)
+                        masks += report.num_masks
+                        self._after(report, figures)
+                    except torch.cuda.OutOfMemoryError as error:
+                        raise self._full_memory() from error
                     if self._optimiser.step_number == self.recipe.steps or self._must_stop():
                         break
                 self._save(figures)
@@ -155,16 +153,19 @@ class Worker:
                 "Nothing was changed by it; lower recipe.optimisation.learning_rate, or look at these images, and "
                 "start again from the last checkpoint"
             ) from error
-        except torch.cuda.OutOfMemoryError as error:
-            total = torch.cuda.get_device_properties(self.device).total_memory / 2**30
-            raise SetupError(
-                f"step {self._optimiser.step_number + 1}: the GPU's {total:.0f} GiB are full; lower images_per_pass "
-                f"(now {self.settings.images_per_pass}; the result stays the same) or recipe.masks_per_image "
-                f"(now {self.recipe.masks_per_image})"
-            ) from error
         self._lanes.update(batch.lanes)
         self._rejects.update((reject.key, reject) for reject in batch.rejects)
         return report
+
+    def _full_memory(self) -> SetupError:
+        memory = "the GPU's memory is"
+        if self.device.type == "cuda":
+            memory = f"the GPU's {torch.cuda.get_device_properties(self.device).total_memory / 2**30:.0f} GiB are"
+        return SetupError(
+            f"step {self._optimiser.step_number + 1}: {memory} full; lower images_per_pass (now "
+            f"{self.settings.images_per_pass}; the run can go on with another) or recipe.masks_per_image (now "
+            f"{self.recipe.masks_per_image}; that is another run)"
+        )
 
     def _after(self, report: StepReport, figures: Figures) -> None:
         """Logs, validates and saves where it is time."""
@@ -172,9 +173,7 @@ class Worker:
         is_last = step == self.recipe.steps
         figures.count(report)
         if step % settings.log_every == 0 or is_last:
-            row = figures.add(step, report)
-            if self._report is not None:
-                self._report(row)
+            figures.add(step, report)
         if self._validation is not None and (step % settings.validate_every == 0 or is_last):
             with figures.paused():
                 title = f"step {step:,}" if step % settings.sheet_every == 0 or is_last else None
@@ -209,103 +208,3 @@ class Worker:
         if limit is None or self._optimiser.step_number % self.settings.log_every:
             return False
         return bool(self.group.of_first(time.monotonic() - self._start > 60 * limit))
-
-
-class Figures:
-    """Rates, and what the first worker shows of the run; on the others only the rates.
-
-    Args:
-        settings: of the run.
-        out: its folder.
-        first: steps that an earlier start made.
-        steps: of the whole run.
-        is_first: whether this worker shows anything.
-    """
-
-    def __init__(self, settings: TrainSettings, out: Folder, first: int, steps: int, *, is_first: bool) -> None:
-        size = settings.recipe.config.codebook_size
-        self._log = TrainingLog(out, resume_step=first, codebook_size=size) if is_first else None
-        self._progress = TrainingProgress(steps, first) if is_first else None
-        self._masks = self._steps = 0
-        self._busy = self._stretch = 0.0  # seconds in steps: of this start, and since the last line
-        self._since = time.monotonic()
-
-    def __enter__(self) -> Figures:
-        if self._progress is not None:
-            self._progress.__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        if self._progress is not None:
-            self._progress.__exit__(*error)
-        if self._log is not None:
-            self._log.close()
-
-    @property
-    def seconds(self) -> float:
-        """In steps since this start; validation and saving do not count."""
-        return self._busy
-
-    def paused(self) -> _Pause:
-        """A block whose time does not count."""
-        return _Pause(self)
-
-    def count(self, report: StepReport) -> None:
-        """Notes a step."""
-        self._masks += report.num_masks
-        self._steps += 1
-        self._lap()
-
-    def add(self, step: int, report: StepReport) -> dict[str, float]:
-        """A line of the log."""
-        row = {
-            "loss": report.terms["loss"],
-            **{f"loss_{name}": report.terms[name] for name in ("bce", "dice", "commitment")},
-            "learning_rate": report.learning_rate,
-            "grad_norm": report.grad_norm,
-            "masks_per_second": self._masks / max(self._stretch, 1e-9),
-            "steps_per_second": self._steps / max(self._stretch, 1e-9),
-        }
-        use = report.use
-        for name, values in (("used", use.used), ("perplexity", use.perplexity), ("restarted", use.restarted)):
-            row |= {f"{name}_{level}": value for level, value in enumerate(values)}
-        if self._log is not None:
-            self._log.add(step, row)
-        if self._progress is not None:
-            self._progress.update(step, loss=row["loss"], masks_per_second=row["masks_per_second"])
-        self._masks, self._steps, self._stretch = 0, 0, 0.0
-        return row
-
-    def add_validation(self, step: int, measured: Mapping[str, float], sheet: Any) -> None:
-        """The figures of a validation, its sheet, and the curves drawn anew."""
-        if self._log is None or self._progress is None:
-            return
-        self._log.add(step, measured)
-        if sheet is not None:
-            self._log.add_sheet(step, sheet)
-        self._log.flush()
-        self._log.curves()
-        self._progress.validated(measured["r_iou"])
-
-    def flush(self) -> None:
-        """Writes the log."""
-        if self._log is not None:
-            self._log.flush()
-
-    def _lap(self, *, counts: bool = True) -> None:
-        now = time.monotonic()
-        if counts:
-            self._busy += now - self._since
-            self._stretch += now - self._since
-        self._since = now
-
-
-class _Pause:
-    def __init__(self, figures: Figures) -> None:
-        self._figures = figures
-
-    def __enter__(self) -> None:
-        self._figures._lap()
-
-    def __exit__(self, *error: object) -> None:
-        self._figures._lap(counts=False)
