@@ -31,6 +31,7 @@ from pipelines.training.run import train
 from pipelines.training.settings import read_settings
 from tokenizer_model.config import TokenizerConfig
 from tokenizer_model.tokenizer import MaskTokenizer
+from tokenizer_model.training.augment import SAME_COLOURS
 from tokenizer_model.training.examples import Examples
 from tokenizer_model.training.optimiser import Optimiser
 from tokenizer_model.training.recipe import ARCHITECTURES, Recipe
@@ -59,6 +60,7 @@ def examples_of(config: TokenizerConfig, images: int, masks_per_image: int) -> E
         torch.from_numpy(targets),
         torch.from_numpy(boxes),
         torch.arange(images).repeat_interleave(masks_per_image),
+        torch.tensor(SAME_COLOURS).reshape(1, 3, 4).repeat(images, 1, 1),
     )
 
 

@@ -82,8 +82,8 @@ class Residence:
         read: list[_ReadImage] = []
         self.rejects: list[Reject] = []
         for unit in loader:
-            for item in unit:
-                (self.rejects if isinstance(item, Reject) else read).append(item)
+            read += [item for item in unit if isinstance(item, _ReadImage)]
+            self.rejects += [item for item in unit if isinstance(item, Reject)]
         self._sources = [(_Listed(source.name, read), weight) for source, weight in sources]
         self._places = {(item.source, item.scene.id): place for place, item in enumerate(read)}
         stored = [item.stored for item in read]

@@ -25,6 +25,7 @@ _PARTS: dict[Part, tuple[str, ...]] = {
     "mask_encoder": ("sam_mask_encoder.",),
     "mask_decoder": ("sam_mask_decoder.",),
 }
+_MASKS_AT_ONCE = 64  # on a GPU, masks come in multiples of this
 # No loss reaches them. The IoU head still chooses which of the decoder's three masks counts.
 _NEVER_TRAINED = ("sam_mask_decoder.iou_prediction_head.", "sam_mask_decoder.pred_obj_score_head.")
 
@@ -80,24 +81,36 @@ class TrainingPass(nn.Module):
                 levels = network.image_encoder(normalised(coloured(examples.pixels, examples.colours), kind))[
                     "backbone_fpn"
                 ]
-            features = network.decoder_features(*levels).spread(examples.owners)
+            num_masks, spare = examples.num_masks, _spare_rows(examples)
+            features = network.decoder_features(*levels).spread(_extended(examples.owners, spare))
             z_ND = network.mask_embeddings(
                 features.embedding,
-                (examples.prompts.to(kind) / 255).unsqueeze(1),
-                examples.boxes.to(kind),
-            ).to(kind)
+                _extended(examples.prompts, spare).to(kind).unsqueeze(1) / 255,
+                _extended(examples.boxes, spare).to(kind),
+            ).to(kind)[:num_masks]
             quantized = quantizer.quantize(z_ND)
             embedding_ND = quantized.embedding_ND
             numbers_NK = random_numbers(seeds, examples.owners, self.masks_per_image, 1 + 2 * self.settings.drawn, kind)
             if bypass:
                 embedding_ND = torch.where(numbers_NK[:, :1] < bypass, z_ND, embedding_ND)
-            logits_NPP = network.mask_logits(features, embedding_ND).to(kind)
+            logits_NPP = network.mask_logits(features, _extended(embedding_ND, spare)).to(kind)[:num_masks]
         with torch.autocast(device.type, enabled=False):
             drawn_NX2 = numbers_NK[:, 1:].unflatten(1, (-1, 2))
             bce_N, dice_N = mask_losses(logits_NPP, examples.targets.to(kind), self.settings, drawn_NX2)
         bce, dice, commitment = bce_N.sum(), dice_N.sum(), quantized.commitment_N.sum()
         loss = self.settings.bce * bce + self.settings.dice * dice + self.settings.commitment * commitment
         return Terms(loss, bce.detach(), dice.detach(), commitment.detach(), z_ND.detach())
+
+
+def _spare_rows(examples: Examples) -> int:
+    """How many masks to add for nothing. On a GPU cuDNN plans a convolution anew for each number of masks that it has
+    not met, which takes as long as some steps; so they come in a few numbers only."""
+    return -examples.num_masks % _MASKS_AT_ONCE if examples.owners.is_cuda else 0
+
+
+def _extended(rows_N: Tensor, spare: int) -> Tensor:
+    """With the last row repeated."""
+    return torch.cat([rows_N, rows_N[-1:].expand(spare, *rows_N.shape[1:])]) if spare else rows_N
 
 
 def random_numbers(
