@@ -27,7 +27,7 @@ class _Group(click.Group):
         except OSError as error:  # of the environment, not of the program: a disk, a store or a network fails
             raise click.ClickException(f"{error}. What was finished stays; mend it and run again") from error
         except ModuleNotFoundError as error:
-            raise click.ClickException(f"{error}: install the extra, pip install 'samtok-data[run]'") from error
+            raise click.ClickException(f"{error}: install the extras, pip install 'samtok-data[run,train]'") from error
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
