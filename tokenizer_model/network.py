@@ -47,9 +47,12 @@ class ImageFeatures:
     def spread(self, owners_N: Tensor) -> ImageFeatures:
         """As ``of``, for training. The product with ones and zeros gives the same values, and its gradient adds up
         the masks of an image in one product, where indexing would add them one after the other, in bf16."""
-        chosen_NB = F.one_hot(owners_N, len(self.embedding)).to(self.embedding.dtype)
+        chosen_NB = F.one_hot(owners_N, len(self.embedding))
         return ImageFeatures(
-            *(torch.tensordot(chosen_NB, level, 1) for level in (self.embedding, self.fine, self.middle))
+            *(
+                torch.tensordot(chosen_NB.to(level.dtype), level, 1)
+                for level in (self.embedding, self.fine, self.middle)
+            )
         )
 
 
