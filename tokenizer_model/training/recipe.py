@@ -20,6 +20,8 @@ Precision = Literal["fp32", "bf16"]
 
 ARCHITECTURES = {"samtok-256x2": SAMTOK_256X2, "small": SMALL}
 
+_SEEDS = 2**63  # torch's generators take no more
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Losses:
@@ -50,9 +52,9 @@ class Losses:
 
     def __post_init__(self) -> None:
         for name in ("bce", "dice", "commitment", "dice_smooth"):
-            _check(getattr(self, name) >= 0, f"losses.{name}", "0 or more", getattr(self, name))
+            _check(0 <= getattr(self, name) < math.inf, f"losses.{name}", "0 or more", getattr(self, name))
         _check(self.points >= 1, "losses.points", "at least 1", self.points)
-        _check(self.oversample >= 1, "losses.oversample", "at least 1", self.oversample)
+        _check(1 <= self.oversample < math.inf, "losses.oversample", "at least 1", self.oversample)
         for name in ("importance", "bypass"):
             _check(0 <= getattr(self, name) <= 1, f"losses.{name}", "from 0 to 1", getattr(self, name))
         _check(0 < self.bypass_until <= 1, "losses.bypass_until", "above 0, to 1", self.bypass_until)
@@ -103,7 +105,7 @@ class Optimisation:
             "two of 0 to 1",
             self.betas,
         )
-        _check(self.weight_decay >= 0, "optimisation.weight_decay", "0 or more", self.weight_decay)
+        _check(0 <= self.weight_decay < math.inf, "optimisation.weight_decay", "0 or more", self.weight_decay)
         _check(0 <= self.warm_up < 1, "optimisation.warm_up", "from 0 to below 1", self.warm_up)
         _check(0 < self.codebook_decay < 1, "optimisation.codebook_decay", "between 0 and 1", self.codebook_decay)
 
@@ -167,11 +169,10 @@ class Recipe:
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
-        if isinstance(self.architecture, str):
-            known = ", ".join(ARCHITECTURES)
-            _check(
-                self.architecture in ARCHITECTURES, "architecture", f"one of {known}, or its fields", self.architecture
-            )
+        if not isinstance(self.architecture, TokenizerConfig):
+            known = isinstance(self.architecture, str) and self.architecture in ARCHITECTURES
+            names = ", ".join(ARCHITECTURES)
+            _check(known, "architecture", f"one of {names}, or its fields", self.architecture)
         for name in ("steps", "batch", "masks_per_image"):
             _check(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
         _check(
@@ -180,6 +181,7 @@ class Recipe:
             f"a multiple of masks_per_image ({self.masks_per_image})",
             self.batch,
         )
+        _check(0 <= self.seed < _SEEDS, "seed", "from 0 to 2^63 - 1", self.seed)
         _check(self.precision in get_args(Precision), "precision", "fp32 or bf16", self.precision)
         unknown = sorted(set(self.train) - set(get_args(Part)))
         _check(bool(self.train) and not unknown, "train", f"some of {', '.join(get_args(Part))}", unknown or "none")
@@ -209,46 +211,59 @@ class Recipe:
         """Reads what ``json`` gives, or a part of it: what is not named has its default.
 
         Raises:
-            SetupError: an unknown field, or a value out of range; the message names the setting.
+            SetupError: an unknown field, a value of another type or out of range; the message names the setting.
         """
-        read = dict(values)
-        try:
-            if isinstance(read.get("architecture"), Mapping):
+        read = _mapping("recipe", values)
+        if isinstance(read.get("architecture"), Mapping):
+            try:
                 read["architecture"] = TokenizerConfig.from_json(read["architecture"])
-            for name, kind in (("losses", Losses), ("optimisation", Optimisation), ("augmentation", Augmentation)):
-                if name in read:
-                    read[name] = _read(kind, name, read[name])
-            if "train" in read:
-                read["train"] = tuple(read["train"])
-            return _read(cls, "recipe", read)
-        except (TypeError, ValueError) as error:
-            raise SetupError(f"training configuration: {error}") from error
+            except ValueError as error:
+                raise SetupError(f"training configuration: architecture: {error}") from error
+        for name, kind in (("losses", Losses), ("optimisation", Optimisation), ("augmentation", Augmentation)):
+            if name in read:
+                read[name] = _read(kind, name, _mapping(name, read[name]), f"{name}.")
+        return _read(cls, "recipe", read, "")
 
 
-def _read(kind: type[Any], name: str, values: Any) -> Any:
-    if not isinstance(values, Mapping):
-        raise SetupError(f"training configuration: {name} should be a mapping of settings, got {values!r}")
-    known = {entry.name: entry for entry in fields(kind)}
-    unknown = sorted(set(values) - set(known))
+def _mapping(name: str, values: Any) -> dict[str, Any]:
+    _check(isinstance(values, Mapping), name, "a mapping of settings", values)
+    return dict(values)
+
+
+def _read(kind: type[Any], name: str, values: Mapping[str, Any], prefix: str) -> Any:
+    known = {entry.name for entry in fields(kind)}
+    unknown = sorted(set(values) - known, key=str)
     if unknown:
         raise SetupError(
             f"training configuration: {unknown[0]!r} is no setting of {name}; known are {', '.join(sorted(known))}"
         )
-    return kind(**{key: _number(kind, key, value) for key, value in values.items()})
+    return kind(**{key: _value(kind.__annotations__[key], prefix + key, value) for key, value in values.items()})
 
 
-def _number(kind: type[Any], key: str, value: Any) -> Any:
-    """YAML reads 4e-5 as a text (its numbers want a dot), and a list where a pair is meant."""
-    declared = kind.__annotations__[key]
-    if declared == "float" and isinstance(value, str | int) and not isinstance(value, bool):
-        return float(value)
-    if declared.startswith("tuple[float"):
-        return tuple(float(number) for number in value) if isinstance(value, list | tuple) else value
-    if declared in ("int", "float") and (isinstance(value, bool) or not isinstance(value, int | float)):
-        raise SetupError(f"training configuration: {key} should be a number, got {value!r}")
-    if declared == "int" and not isinstance(value, int):
-        raise SetupError(f"training configuration: {key} should be a whole number, got {value!r}")
+def _value(declared: str, name: str, value: Any) -> Any:
+    """A value of the declared type, made of what YAML and JSON have for it."""
+    if declared == "float":
+        return _number(name, value)
+    if declared == "int":
+        _check(isinstance(value, int) and not isinstance(value, bool), name, "a whole number", value)
+    elif declared == "str | None":
+        _check(value is None or isinstance(value, str), name, "a text", value)
+    elif declared.startswith("tuple["):
+        _check(isinstance(value, list | tuple), name, "a list", value)
+        if declared.startswith("tuple[float"):
+            return tuple(_number(name, number) for number in value)
+        _check(all(isinstance(part, str) for part in value), name, "a list of names", value)
+        return tuple(value)
     return value
+
+
+def _number(name: str, value: Any) -> float:
+    """YAML reads 4e-5 as a text: its numbers want a dot."""
+    _check(isinstance(value, str | int | float) and not isinstance(value, bool), name, "a number", value)
+    try:
+        return float(value)
+    except (ValueError, OverflowError) as error:
+        raise SetupError(f"training configuration: {name} should be a number, got {value!r}") from error
 
 
 def _check(holds: bool, name: str, wanted: str, got: Any) -> None:
