@@ -27,9 +27,11 @@ def mask_losses(logits_NPP: Tensor, targets_NPP: Tensor, settings: Losses, drawn
     Returns:
         Two of (N,): the mean over the mask's points of the binary cross-entropy, and one minus its Dice coefficient.
     """
-    points_NT2 = uncertain_points(logits_NPP, settings, drawn_NX2)
-    logits_NT = at_points(logits_NPP, points_NT2)
-    targets_NT = at_points(targets_NPP, points_NT2)
+    if settings.points:
+        points_NT2 = uncertain_points(logits_NPP, settings, drawn_NX2)
+        logits_NT, targets_NT = at_points(logits_NPP, points_NT2), at_points(targets_NPP, points_NT2)
+    else:
+        logits_NT, targets_NT = logits_NPP.flatten(1), targets_NPP.flatten(1)
     bce_N = F.binary_cross_entropy_with_logits(logits_NT, targets_NT, reduction="none").mean(dim=1)
     chances_NT = logits_NT.sigmoid()
     shared_N = (chances_NT * targets_NT).sum(dim=1)

@@ -32,7 +32,8 @@ class Losses:
         dice: weight of the Dice loss [release: 0.5].
         commitment: weight of the commitment term [release: 1.0].
         dice_smooth: added to numerator and denominator of Dice [release: 1.0].
-        points: sampled of each mask [release: 12544, as Mask2Former has it].
+        points: sampled of each mask [release: 12544, as Mask2Former has it]. 0: the loss looks at every logit, as it
+            should where there are few of them: of a small mask a sample would hardly see anything.
         oversample: candidates for each point drawn by uncertainty [PointRend: 3].
         importance: share of the points that are the most uncertain candidates [PointRend: 0.75].
         bypass: share of the masks that are decoded from z itself instead of its codes, at the first step; it falls
@@ -53,7 +54,7 @@ class Losses:
     def __post_init__(self) -> None:
         for name in ("bce", "dice", "commitment", "dice_smooth"):
             _check(0 <= getattr(self, name) < math.inf, f"losses.{name}", "0 or more", getattr(self, name))
-        _check(self.points >= 1, "losses.points", "at least 1", self.points)
+        _check(self.points >= 0, "losses.points", "0 or more", self.points)
         _check(1 <= self.oversample < math.inf, "losses.oversample", "at least 1", self.oversample)
         for name in ("importance", "bypass"):
             _check(0 <= getattr(self, name) <= 1, f"losses.{name}", "from 0 to 1", getattr(self, name))

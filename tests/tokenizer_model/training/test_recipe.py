@@ -193,7 +193,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"losses": {"dice": "nan"}}, "losses.dice should be 0 or more, got nan"),
     ({"losses": {"commitment": math.inf}}, "losses.commitment should be 0 or more, got inf"),
     ({"losses": {"dice_smooth": -0.5}}, "losses.dice_smooth should be 0 or more, got -0.5"),
-    ({"losses": {"points": 0}}, "losses.points should be at least 1, got 0"),
+    ({"losses": {"points": -1}}, "losses.points should be 0 or more, got -1"),
     ({"losses": {"oversample": 0.9}}, "losses.oversample should be at least 1, got 0.9"),
     ({"losses": {"oversample": math.inf}}, "losses.oversample should be at least 1, got inf"),
     ({"losses": {"importance": 1.1}}, "losses.importance should be from 0 to 1, got 1.1"),
