@@ -76,8 +76,8 @@ def begin(settings: TrainSettings, sources: Sequence[tuple[MaskSource, float]]) 
         if out.exists(_RUN):
             earlier = _earlier(out)
             fingerprint.require_same(earlier, str(out))
-            for folder in (out, out / FOLDER):
-                folder.remove(TEMPORARY)  # what a killed run left half written
+            out.remove(TEMPORARY)  # what a killed run left half written
+            Checkpoints(out, keep=settings.keep).tidy()
         elif Checkpoints(out, keep=1).all():
             raise SetupError(
                 f"{out} holds checkpoints, but not which run made them ({_RUN} is gone); choose another out"

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from samtok_data.errors import SetupError
-from samtok_data.storage import Folder
+from samtok_data.storage import TEMPORARY, Folder
 
 FORMAT = 1
 FOLDER = "checkpoints"
@@ -82,7 +82,7 @@ class Checkpoints:
         self._folder.write(_name(step, "pt"), data)
         entry = {"step": step, "r_iou": r_iou, "bytes": len(data)}
         self._folder.write(_name(step, "json"), json.dumps(entry, sort_keys=True).encode())
-        self._remove_old()
+        self.tidy()
 
     def load(self, step: int) -> dict[str, Any]:
         """The state of a checkpoint.
@@ -101,13 +101,19 @@ class Checkpoints:
             raise SetupError(f"{path}: no checkpoint of this program's format {FORMAT}; start anew with --overwrite")
         return state
 
-    def _remove_old(self) -> None:
+    def tidy(self) -> None:
+        """Removes checkpoints that need not be kept, and what a killed run left of others.
+
+        Raises:
+            OSError: something could not be removed; the checkpoints that are kept are whole.
+        """
         found, best = self.all(), self.best()
         for kept in found[: -self._keep]:
             if kept != best:
                 self._folder.remove(_name(kept.step, "json"))  # first: without it the state does not count
                 self._folder.remove(_name(kept.step, "pt"))
-        # What a killed run left: a state without the entry that commits it.
+        self._folder.remove(TEMPORARY)
+        # States without the entry that commits them.
         names = set(self._folder.names())
         for name in sorted(names):
             if name.endswith(".pt") and name.removesuffix("pt") + "json" not in names:
