@@ -15,6 +15,7 @@ from PIL import Image
 from samtok_data import masks
 from samtok_data.masks import RLE, Mask
 from tokenizer_model import Hiera, MaskTokenizer, TokenizerConfig
+from tokenizer_model.seeded import seeded_state
 from tokenizer_model.training.examples import Examples
 from tokenizer_model.training.recipe import Losses, Recipe
 
@@ -28,14 +29,11 @@ TINY = TokenizerConfig(
 ALL_PARTS = ("image_encoder", "prompt_encoder", "mask_encoder", "mask_decoder")
 
 
-def tiny_model(config: TokenizerConfig = TINY, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> MaskTokenizer:
-    """torch's initial weights of a seed, but rows of codebooks near where z falls, so that masks use several."""
+def tiny_model(config: TokenizerConfig = TINY, *, dtype: torch.dtype = torch.float32) -> MaskTokenizer:
+    """Weights by the rule of ``seeded_state``, the same on every machine, which tells masks apart."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
         model = MaskTokenizer(config)
-    for name, tensor in model.quantizer.state_dict().items():
-        if name.endswith(("weight", "embed_ema")):
-            tensor.mul_(0.5)
+    model.load_state_dict(seeded_state({name: tuple(value.shape) for name, value in model.state_dict().items()}))
     return model.to(dtype)
 
 
@@ -48,8 +46,14 @@ def tiny_recipe(config: TokenizerConfig = TINY, **values: Any) -> Recipe:
     return Recipe(**{**given, **values})
 
 
-def tiny_examples(counts: Sequence[int] = (2, 1, 3), *, seed: int = 0, config: TokenizerConfig = TINY) -> Examples:
-    """Images of noise with so many blobs each; colours are changed, boxes are the blobs'."""
+def tiny_examples(
+    counts: Sequence[int] = (2, 1, 3),
+    *,
+    seed: int = 0,
+    config: TokenizerConfig = TINY,
+    dtype: torch.dtype = torch.float32,
+) -> Examples:
+    """Images of noise with so many blobs each; colours are changed, in the type that is asked for."""
     draw, side = np.random.default_rng(seed), config.logit_side
     targets = np.stack([blob(draw, side, side) for _ in range(sum(counts))])
     soft = np.clip(targets * 255 - draw.integers(0, 60, targets.shape), 0, 255).astype(np.uint8)
@@ -60,7 +64,7 @@ def tiny_examples(counts: Sequence[int] = (2, 1, 3), *, seed: int = 0, config: T
         torch.from_numpy(targets),
         torch.tensor(np.array([masks.prompt_box_of(target) for target in targets]), dtype=torch.float32),
         torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)),
-        torch.tensor(colours, dtype=torch.float32),
+        torch.tensor(colours, dtype=dtype),
     )
 
 
