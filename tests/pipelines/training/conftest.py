@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,10 +15,16 @@ from tests.pipelines.training.runs import write_run
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _one_thread() -> Iterator[None]:
-    """On busy cores threads wait for each other, and sums are split differently on other machines."""
+def _little_computing() -> Iterator[None]:
+    """One thread: on busy cores threads wait for each other, and sums are split differently on other machines."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
+    # Loader processes and runs that are killed come from a server that has imported what they need.
+    multiprocessing.set_forkserver_preload([
+        "torch._dynamo",
+        "torch.utils.tensorboard",
+        "tests.pipelines.training.killed",
+    ])
     yield
     torch.set_num_threads(before)
 

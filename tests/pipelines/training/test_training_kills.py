@@ -36,7 +36,7 @@ def assert_same_run(out: Path, undisturbed: Path) -> None:
 
 
 def assert_same(found: Any, expected: Any) -> None:
-    """Equal values all the way down, tensors bit by bit. (Files may differ: pickle writes equal texts once or twice.)"""
+    """Equal values all the way down, tensors bit by bit. (Files may differ: pickle writes texts once or twice.)"""
     assert type(found) is type(expected)
     if isinstance(expected, torch.Tensor):
         assert found.dtype == expected.dtype
@@ -56,9 +56,8 @@ def assert_same(found: Any, expected: Any) -> None:
 @pytest.mark.parametrize("moment", list(MOMENTS))
 def test_a_killed_run_resumes_to_the_same_bytes(undisturbed: Path, tmp_path: Path, moment: str) -> None:
     config = str(write_run(tmp_path))
-    # A server process that has imported everything: each run is a process of its own, a second after it is asked for.
+    # From a server process that has imported everything (see conftest.py): a run starts within a second.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch._dynamo", "torch.utils.tensorboard", "tests.pipelines.training.killed"])
     process = context.Process(target=run_and_die, args=(moment, config))
     process.start()
     process.join(120)
