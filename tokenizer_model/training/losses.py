@@ -27,6 +27,7 @@ def mask_losses(logits_NPP: Tensor, targets_NPP: Tensor, settings: Losses, drawn
     Returns:
         Two of (N,): the mean over the mask's points of the binary cross-entropy, and one minus its Dice coefficient.
     """
+    logits_NPP = logits_NPP - settings.cut
     if settings.points:
         points_NT2 = uncertain_points(logits_NPP, settings, drawn_NX2)
         logits_NT, targets_NT = at_points(logits_NPP, points_NT2), at_points(targets_NPP, points_NT2)

@@ -31,6 +31,7 @@ class Losses:
         bce: weight of the binary cross-entropy [release: 2.0].
         dice: weight of the Dice loss [release: 0.5].
         commitment: weight of the commitment term [release: 1.0].
+        cut: logit that stands for a chance of a half [release: 0, though its masks are cut at 0.5, a chance of 0.62].
         dice_smooth: added to numerator and denominator of Dice [release: 1.0].
         points: sampled of each mask [release: 12544, as Mask2Former has it]. 0: the loss looks at every logit, as it
             should where there are few of them: of a small mask a sample would hardly see anything.
@@ -44,6 +45,7 @@ class Losses:
     bce: float = 2.0
     dice: float = 0.5
     commitment: float = 1.0
+    cut: float = 0.0
     dice_smooth: float = 1.0
     points: int = 12_544
     oversample: float = 3.0
@@ -54,6 +56,7 @@ class Losses:
     def __post_init__(self) -> None:
         for name in ("bce", "dice", "commitment", "dice_smooth"):
             _check(0 <= getattr(self, name) < math.inf, f"losses.{name}", "0 or more", getattr(self, name))
+        _check(math.isfinite(self.cut), "losses.cut", "a finite number", self.cut)
         _check(self.points >= 0, "losses.points", "0 or more", self.points)
         _check(1 <= self.oversample < math.inf, "losses.oversample", "at least 1", self.oversample)
         for name in ("importance", "bypass"):

@@ -27,3 +27,9 @@ def test_without_points_every_logit_counts() -> None:
 
 def test_nothing_is_drawn_for_it() -> None:
     assert Losses(points=0).drawn == 0
+
+
+def test_the_cut_stands_for_a_chance_of_a_half() -> None:
+    logits_NPP, targets_NPP = torch.full((1, 2, 2), 0.5, dtype=torch.float64), torch.ones(1, 2, 2, dtype=torch.float64)
+    bce_N, _ = mask_losses(logits_NPP, targets_NPP, Losses(points=0, cut=0.5), torch.empty(1, 0, 2))
+    assert math.isclose(bce_N[0], math.log(2), rel_tol=1e-12)

@@ -30,6 +30,7 @@ PUBLISHED = {
         "bce": 2.0,
         "dice": 0.5,
         "commitment": 1.0,
+        "cut": 0.0,
         "dice_smooth": 1.0,
         "points": 12_544,
         "oversample": 3.0,
@@ -148,7 +149,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"step": 5}, "'step' is no setting of recipe; known are architecture, augmentation, batch, initial, losses, "
                   "masks_per_image, optimisation, precision, sam2_weights, seed, steps, train"),
     ({"losses": {"focal": 1.0}}, "'focal' is no setting of losses; known are bce, bypass, bypass_until, commitment, "
-                                 "dice, dice_smooth, importance, oversample, points"),
+                                 "cut, dice, dice_smooth, importance, oversample, points"),
     ({"optimisation": {"lr": 1.0}}, "'lr' is no setting of optimisation; known are betas, clip, codebook_decay, "
                                     "learning_rate, warm_up, weight_decay"),
     ({"augmentation": {"zoom": 1, 5: 2}}, "5 is no setting of augmentation; known are blur, colour, crop, flip, "
