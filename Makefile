@@ -13,7 +13,7 @@ READY := $(VENV)/.ready
 TORCH_PAIR := $(shell grep '^torch' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo shards test test-slow test-gpu lint fmt check golden bench clean
+.PHONY: help setup demo shards test test-slow test-gpu lint fmt check golden bench bench-gpu clean
 
 help: ## print this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,9 +65,14 @@ check: lint test ## what CI runs
 golden: $(READY) ## write the golden numbers of the small tokenizer again, after a change that is meant
 	$(BIN)/python tests/tokenizer_model/small_golden.py
 
-bench: $(READY) ## planning at full size, and Ray Data against the actor pool; figures to benchmarks/results
+bench: $(READY) ## planning at full size, Ray Data against the actor pool, mask sources; figures to benchmarks/results
 	$(BIN)/python -m benchmarks.plan --out benchmarks/results/plan.json
 	$(BIN)/python -m benchmarks.dispatch --out benchmarks/results/dispatch.json
+	$(BIN)/python -m benchmarks.mask_sources --out benchmarks/results/mask_sources.json
+
+bench-gpu: $(READY) ## training speed: by masks of an image on one GPU, and two GPUs against one
+	$(BIN)/python -m benchmarks.training passes --out benchmarks/results/training_passes.json
+	$(BIN)/python -m benchmarks.training workers --out benchmarks/results/training_workers.json
 
 clean: ## remove the demo's output and caches, keep .venv
 	rm -rf demo-out .pytest_cache .ruff_cache .hypothesis build dist
