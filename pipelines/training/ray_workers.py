@@ -43,7 +43,8 @@ def train_on_ray(settings: TrainSettings, device: str) -> Outcome:
 
     Raises:
         SetupError: the cluster has no room for the workers, or a worker put an end to the run.
-        TrainingFailedError: a fault of the program, or workers died too often.
+        WorkerFault: the program is wrong.
+        TrainingFailedError: workers died too often.
         KeyboardInterrupt: a person stopped it.
     """
     with ray_session(shown=("RayTrainWorker",)), tempfile.TemporaryDirectory() as storage, _interruptible():
@@ -80,11 +81,16 @@ def _work(config: dict[str, Any]) -> None:
     try:
         worker = Worker(settings, get_device())
         outcome = worker.run()
-    except Exception as error:
-        error.add_note("".join(traceback.format_exception(error)))  # frames do not travel from process to process
+    except (SetupError, OSError, RuntimeError):
         raise
+    except Exception as error:  # noqa: BLE001 - it ends the run as before, with its frames
+        raise WorkerFault("".join(traceback.format_exception(error))) from None
     if worker.group.is_first:
         Folder(settings.out).write(_OUTCOME, json.dumps(outcome.json).encode())
+
+
+class WorkerFault(Exception):
+    """A fault of the program in a worker; its text is the traceback, which does not travel from process to process."""
 
 
 class _EndOfRun(UserCallback):

@@ -7,7 +7,7 @@ import torch
 from pipelines.mixes import open_sources
 from pipelines.training.beginning import begin
 from pipelines.training.settings import TrainSettings
-from pipelines.training.validation import Validation
+from pipelines.training.validation import require_images
 from pipelines.training.worker import Outcome, Worker
 from samtok_data.errors import SetupError
 from samtok_data.storage import Folder
@@ -26,8 +26,8 @@ def train(settings: TrainSettings) -> Outcome:
     # on the way, once, so that workers find them.
     out = Folder(settings.out)
     sources = open_sources(settings.mix, out)
-    if settings.validation is not None:
-        Validation.check([source for source, _ in open_sources(settings.validation, out)], settings.recipe.seed)
+    validation = [] if settings.validation is None else open_sources(settings.validation, out)
+    require_images(source for source, _ in (*sources, *validation))
     begin(settings, sources)
     if settings.workers == 1 and settings.address is None:
         return Worker(settings, torch.device(device)).run()

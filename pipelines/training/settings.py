@@ -15,6 +15,7 @@ Paths are relative to the file's folder.
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -80,27 +81,33 @@ class TrainSettings:
         least = {"loaders": 0, "kept_images": 0}
         for name in _COUNTS:
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least.get(name, 1):
-                raise SetupError(
-                    f"training configuration: {name} should be at least {least.get(name, 1)}, got {value!r}"
-                )
-        if (
-            isinstance(self.resident_gib, bool)
-            or not isinstance(self.resident_gib, int | float)
-            or self.resident_gib < 0
-        ):
-            raise SetupError(f"training configuration: resident_gib should be 0 or more, got {self.resident_gib!r}")
+            is_count = isinstance(value, int) and not isinstance(value, bool) and value >= least.get(name, 1)
+            _check(is_count, name, f"at least {least.get(name, 1)}", value)
+        is_size = _is_number(self.resident_gib) and self.resident_gib >= 0
+        _check(is_size, "resident_gib", "0 or more", self.resident_gib)
+        if self.max_minutes is not None:
+            _check(_is_number(self.max_minutes) and self.max_minutes > 0, "max_minutes", "above 0", self.max_minutes)
+        _check(self.device in (None, "cpu", "cuda"), "device", "cpu or cuda", self.device)
+        for name in ("compiled", "overwrite"):
+            _check(isinstance(getattr(self, name), bool), name, "true or false", getattr(self, name))
+        for name in ("validation", "address"):
+            _check(isinstance(getattr(self, name), str | None), name, "a text", getattr(self, name))
         if self.recipe.images_per_step % self.workers:
             raise SetupError(
                 f"training configuration: {self.recipe.images_per_step} images a step cannot be divided among "
                 f"{self.workers} workers; change recipe.batch, recipe.masks_per_image or workers"
             )
-        if not self.out or self.out.startswith("memory:"):
-            raise SetupError(
-                f"training configuration: out should be a folder that every process can reach, got {self.out!r}"
-            )
-        if self.max_minutes is not None and not self.max_minutes > 0:
-            raise SetupError(f"training configuration: max_minutes should be above 0, got {self.max_minutes!r}")
+        is_shared = bool(self.out) and not self.out.startswith("memory:")
+        _check(is_shared, "out", "a folder that every process can reach", self.out)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _check(holds: bool, name: str, wanted: str, got: Any) -> None:
+    if not holds:
+        raise SetupError(f"training configuration: {name} should be {wanted}, got {got!r}")
 
 
 _COUNTS = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from PIL import Image
@@ -44,15 +44,10 @@ class Validation:
         found: list[OpenImage] = []
         for source in sources:
             mine = list(_drawn(source, images, seed))
-            _require(source, mine)
+            if not mine:
+                raise _unusable(source)
             found += mine
         return cls(tuple(found))
-
-    @staticmethod
-    def check(sources: Sequence[MaskSource], seed: int) -> None:
-        """Refuses a source of which ``of`` could draw no image. Arguments and errors as there."""
-        for source in sources:
-            _require(source, next(_drawn(source, 1, seed), None))
 
     def measure(self, model: MaskTokenizer, *, sheet_title: str | None) -> tuple[dict[str, float], Image.Image | None]:
         """The figures for the log, and a sheet where a title is given. The model keeps its mode."""
@@ -80,9 +75,19 @@ class Validation:
         return known, reconstruction_sheet(rows, title=sheet_title) if sheet_title is not None else None
 
 
-def _require(source: MaskSource, found: object) -> None:
-    if not found:
-        raise SetupError(f"validation source {source.name}: no image with a usable mask")
+def require_images(sources: Iterable[MaskSource]) -> None:
+    """Refuses a source without an image that can be used; reads one of each.
+
+    Raises:
+        SetupError: names the source.
+    """
+    for source in sources:
+        if not any(True for _ in _drawn(source, 1, 0)):
+            raise _unusable(source)
+
+
+def _unusable(source: MaskSource) -> SetupError:
+    return SetupError(f"source {source.name}: none of its {source.num_units:,} units has an image with a usable mask")
 
 
 def _drawn(source: MaskSource, images: int, seed: int) -> Iterator[OpenImage]:

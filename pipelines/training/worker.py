@@ -147,9 +147,10 @@ class Worker:
         try:
             report = self._optimiser.step(batch.examples)
         except NotFinite as error:
-            names = ", ".join(batch.images[index] for index in error.images) or "an image of another worker"
+            # A gradient may fail where each loss alone is sound: then any image may be the one.
+            found = [batch.images[index] for index in error.images] or batch.images
             raise SetupError(
-                f"step {error.step + 1}: the {error.what} is not a finite number; of this step's images: {names}. "
+                f"step {error.step + 1}: the {error.what} is not a finite number; it may be {' or '.join(found)}. "
                 "Nothing was changed by it; lower recipe.optimisation.learning_rate, or look at these images, and "
                 "start again from the last checkpoint"
             ) from error
