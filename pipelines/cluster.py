@@ -155,6 +155,7 @@ class _ShortNotices:
             return len(text)
         if "(raylet)" not in plain:
             return self._stream.write(text)
+        self._is_end_left = not text.endswith("\n")
         first = plain.strip().removeprefix("(raylet) ").partition(". ")[0]
         if first not in self._seen and "ray.kill" not in plain:  # that one is the run's own doing
             self._seen.add(first)

@@ -111,15 +111,13 @@ def test_the_published_layout_has_all_published_keys(tmp_path: Path, monkeypatch
     listed = json.loads((Path(os.environ["SAMTOK_PARITY"]) / "official_state_dict.json").read_text())
     published = {str(key): value for key, value in _shapes(listed).items()}
     assert len(published) == 992
-    with torch.device("meta"):  # gigabytes of weights, of which only names and shapes are asked for
-        model = MaskTokenizer(SAMTOK_256X2)
+    model = MaskTokenizer(SAMTOK_256X2)
     video = {key.removeprefix(NETWORK_PREFIX) for key in published} - set(model.network.state_dict())
     video = {key for key in video if key.startswith(tuple(VIDEO_KEYS))}
     empty = {key: torch.empty(published[NETWORK_PREFIX + key], device="meta") for key in video}
     written: dict[str, Any] = {}
     monkeypatch.setattr("tokenizer_model.loading.read_sam2_video", lambda _path: empty)
     monkeypatch.setattr("tokenizer_model.loading.local_file", Path)
-    monkeypatch.setattr(torch.Tensor, "cpu", lambda self: self)
     monkeypatch.setattr(torch, "save", lambda state, _file: written.update(state))
     save_published(model, tmp_path / "a.pth", sam2_weights="sam2.1_hiera_large.pt")
     assert {key: list(value.shape) for key, value in written.items()} == published
