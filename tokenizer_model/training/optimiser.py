@@ -6,6 +6,7 @@ Works in one process without a process group, and in several with one.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import math
 from collections.abc import Mapping
@@ -95,7 +96,8 @@ class Optimiser:
         """Learns from this worker's part of a global batch.
 
         Args:
-            examples: on any device; at least one mask, and of no image more than the recipe's ``masks_per_image``.
+            examples: on any device; at least one image, of no image more masks than the recipe's ``masks_per_image``,
+                and over all workers at least one mask.
 
         Raises:
             NotFinite: nothing was changed.
@@ -103,8 +105,10 @@ class Optimiser:
         world = dist.get_world_size() if self.is_distributed else 1
         device, parts = self.model.device, self._parts(examples)
         total = self._summed(torch.tensor(float(examples.num_masks), device=device))
-        sums, embeddings = torch.zeros(len(TERMS), dtype=torch.float64, device=device), []
+        sums, embeddings = torch.zeros(len(TERMS), dtype=torch.float64, device=device), [self._no_embeddings()]
         self.adam.zero_grad(set_to_none=True)
+        if self.is_distributed and not parts:
+            self._wait_for_others(examples)
         for index, (part, seeds) in enumerate(parts):
             is_last = index == len(parts) - 1
             with contextlib.nullcontext() if is_last or not self.is_distributed else self._pass.no_sync():  # type: ignore[operator]
@@ -128,7 +132,7 @@ class Optimiser:
         return StepReport(means, float(norm), learning_rate, int(total), use)
 
     def state(self) -> dict[str, Any]:
-        """Everything that the next step depends on, except the examples."""
+        """Everything that the next step depends on, except the examples. No copies: the next step changes them."""
         return {
             "step": self.step_number,
             "model": self.model.state_dict(),
@@ -137,13 +141,28 @@ class Optimiser:
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Goes on from what ``state`` gave; its shapes must fit."""
+        """Goes on from what ``state`` gave; its shapes must fit. Adam's tensors are taken over, not copied."""
         self.model.load_state_dict(state["model"])
         self.adam.load_state_dict(state["adam"])
         self.schedule.last_epoch = state["schedule"]["last_epoch"]
         for group in self.adam.param_groups:
             group["lr"] = group["initial_lr"] * self.schedule.lr_lambdas[0](self.schedule.last_epoch)
         self.step_number = state["step"]
+
+    def _no_embeddings(self) -> Tensor:
+        return self.model.network.no_mem_embed.new_empty(0, self.model.config.hidden_size).detach()
+
+    def _wait_for_others(self, examples: Examples) -> None:
+        """Takes part in the exchange of gradients with those of nothing: this worker's images have no mask."""
+        image, side = examples.split(1)[0], self.model.config.logit_side
+        blank = dataclasses.replace(
+            image,
+            prompts=image.prompts.new_zeros(1, side, side),
+            targets=image.targets.new_zeros(1, side, side),
+            boxes=image.boxes.new_zeros(1, 4),
+            owners=image.owners.new_zeros(1),
+        )
+        (0 * self._pass(blank.to(self.model.device), self._image_seeds(image), self._bypass()).loss).backward()
 
     def _parts(self, examples: Examples) -> list[tuple[Examples, list[int]]]:
         """What goes through the network at once, and the seeds of its images; parts without a mask are left out."""

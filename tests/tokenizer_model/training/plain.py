@@ -131,16 +131,19 @@ def plain_codes(model: MaskTokenizer, z: Floats) -> tuple[list[int], list[Floats
 def plain_terms(
     logits_PP: Tensor, target_PP: NDArray[Any], settings: Losses, drawn_X2: Floats
 ) -> tuple[Tensor, Tensor]:
-    """Cross-entropy and Dice of a mask at its points."""
+    """Cross-entropy and Dice of a mask at its points, or of all its logits where points are 0."""
     bce, shared, chances, targets = (torch.zeros((), dtype=torch.float64) for _ in range(4))
+    logits_PP, places = logits_PP - settings.cut, range(len(logits_PP))
     points = plain_points(logits_PP.detach().numpy(), settings, drawn_X2)
-    for x, y in points:
-        target = read_at(target_PP, x, y)
-        chance = 1 / (1 + torch.exp(-read_at(logits_PP, x, y)))
+    pairs = [(read_at(logits_PP, x, y), read_at(target_PP, x, y)) for x, y in points]
+    if settings.points == 0:
+        pairs = [(logits_PP[row, column], float(target_PP[row, column])) for row in places for column in places]
+    for logit, target in pairs:
+        chance = 1 / (1 + torch.exp(-logit))
         bce = bce - target * torch.log(chance) - (1 - target) * torch.log(1 - chance)
         shared, chances, targets = shared + chance * target, chances + chance, targets + target
     dice = 1 - (2 * shared + settings.dice_smooth) / (chances + targets + settings.dice_smooth)
-    return bce / len(points), dice
+    return bce / len(pairs), dice
 
 
 def plain_points(logits_PP: Floats, settings: Losses, drawn_X2: Floats) -> list[tuple[float, float]]:

@@ -119,9 +119,9 @@ def test_beyond_the_edge_stands_0() -> None:
 
 
 @EACH
-@pytest.mark.parametrize("smooth", [1.0, 0.0, 5.0])
-def test_the_terms_are_those_of_the_formulae(settings: Losses, smooth: float) -> None:
-    settings = dataclasses.replace(settings, dice_smooth=smooth)
+@pytest.mark.parametrize(("smooth", "cut"), [(1.0, 0.0), (0.0, 0.0), (5.0, 0.5)])
+def test_the_terms_are_those_of_the_formulae(settings: Losses, smooth: float, cut: float) -> None:
+    settings = dataclasses.replace(settings, dice_smooth=smooth, cut=cut)
     logits_NPP, targets_NPP, drawn_NX2 = made_up(settings)
     bce_N, dice_N = mask_losses(logits_NPP, targets_NPP, settings, drawn_NX2)
     assert bce_N.shape == dice_N.shape == (3,)

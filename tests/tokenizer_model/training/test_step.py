@@ -14,6 +14,7 @@ from tiny import ALL_PARTS, TINY, tiny_examples, tiny_model, tiny_recipe
 from torch import Tensor
 
 from tokenizer_model import MaskTokenizer
+from tokenizer_model.training import step as step_module
 from tokenizer_model.training.examples import Examples
 from tokenizer_model.training.recipe import Losses, Recipe
 from tokenizer_model.training.step import Terms, TrainingPass, random_numbers
@@ -56,6 +57,9 @@ CASES: dict[str, dict[str, Any]] = {
         "losses": Losses(bce=0.5, dice=3.0, commitment=0.25, dice_smooth=0.1, points=25, oversample=1.5, importance=0.3)
     },
     "uncertain points only": {"losses": Losses(points=12, importance=1.0)},
+    "every logit": {"losses": Losses(points=0), "counts": (1, 2)},
+    "another cut": {"losses": Losses(points=20, cut=0.5), "counts": (1, 2)},
+    "every logit, another cut": {"losses": Losses(points=0, cut=-0.25), "counts": (2,)},
     "points anywhere": {"losses": Losses(points=12, importance=0.0), "counts": (1, 2)},
     "encoder and decoder alone": {"train": ("mask_encoder", "mask_decoder"), "counts": (2, 1)},
     "a shared codebook": {"architecture": replace(TINY, shared=True, depth=3), "counts": (2, 1)},
@@ -125,6 +129,21 @@ def test_an_image_comes_to_the_same_alone_and_in_company(bypass: float) -> None:
         total = sum(getattr(terms, name).item() for terms in alone)
         assert total == pytest.approx(getattr(together, name).item(), rel=1e-11), name
     torch.testing.assert_close(torch.cat([terms.z_ND for terms in alone]), together.z_ND, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.usefixtures("float64_network")
+def test_masks_that_a_gpu_adds_for_nothing_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    results = []
+    for spare in (0, 5):
+        monkeypatch.setattr(step_module, "_spare_rows", lambda _examples, spare=spare: spare)
+        model = tiny_model(dtype=torch.float64)
+        terms = TrainingPass(model, tiny_recipe())(tiny_examples(dtype=torch.float64), SEEDS, 0.5)
+        terms.loss.backward()
+        results.append((terms, gradients_of(model)))
+    (terms, gradients), (others, other_gradients) = results
+    for name in Terms._fields:
+        torch.testing.assert_close(getattr(others, name), getattr(terms, name), rtol=1e-10, atol=1e-10)
+    assert_same_gradients(other_gradients, {name: grad.numpy() for name, grad in gradients.items()}, 1e-8)
 
 
 def test_an_image_without_masks_changes_nothing() -> None:
