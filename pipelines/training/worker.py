@@ -126,9 +126,13 @@ class Worker:
                 self._rejects = {one.key: one for one in rejects.from_lines(self.out.read(REJECTS))}
         return optimiser
 
-    def _batches(self) -> Iterator[Batch]:
+    @property
+    def _own_lanes(self) -> range:
         share = self.recipe.images_per_step // self.group.world
-        mine = range(self.group.rank * share, (self.group.rank + 1) * share)
+        return range(self.group.rank * share, (self.group.rank + 1) * share)
+
+    def _batches(self) -> Iterator[Batch]:
+        mine = self._own_lanes
         if self.settings.resident_gib:
             residence = Residence(
                 self._sources,
@@ -141,7 +145,7 @@ class Worker:
         dataset = LaneDataset(
             self._sources, self.recipe, lanes=mine, states=self._lanes, kept_images=self.settings.kept_images
         )
-        return batches(dataset, lanes=share, processes=self.settings.loaders, device=self.device)
+        return batches(dataset, lanes=len(mine), processes=self.settings.loaders, device=self.device)
 
     def _step(self, batch: Batch) -> StepReport:
         try:
@@ -187,10 +191,11 @@ class Worker:
     def _save(self, figures: Figures) -> None:
         """Writes a checkpoint; the log and the rejects first, so that a resumed run finds what belongs to it."""
         step = self._optimiser.step_number
-        lanes = {number: state.json for part in self.group.gather(self._lanes) for number, state in part.items()}
+        # Only what each worker read itself: of the others' lanes it knows where they stood when the run was resumed.
+        own = {number: state for number, state in self._lanes.items() if number in self._own_lanes}
+        lanes = {number: state.json for part in self.group.gather(own) for number, state in part.items()}
         for part in self.group.gather(self._rejects):
             self._rejects.update(part)
-        self._lanes = {number: LaneState.from_json(state) for number, state in lanes.items()}
         if not self.group.is_first:
             return
         with figures.paused():
