@@ -111,20 +111,29 @@ COCO_PATHS = {"annotations": ["a.json"], "images": ["elsewhere", "i"]}
 
 
 def test_coco_masks_shrink_with_their_image_by_nearest_neighbour(tmp_path: Path) -> None:
-    run_lengths = {"size": [64, 96], "counts": [64 * 48, 64 * 48]}
+    speckled = np.random.default_rng(0).random((64, 96)) < 0.5
+    run_lengths = {"size": [64, 96], "counts": masks.encode(speckled).counts}
     listed = [
         annotation(1, [POLYGON, [1, 1, 2, 2]]),
         annotation(1, run_lengths),
+        annotation(1, {"size": [64, 96], "counts": [64 * 48, 64 * 48]}),
         annotation(1, run_lengths, iscrowd=1),
         annotation(1, [[8, 8, 16, 8, 16, 12, 8, 12]]),  # 32 pixels: too small, then and there
     ]
     table = source("coco", commit(tmp_path, coco_files(listed)), COCO_PATHS, longest_side=48)
     built = build_source(table, tmp_path)
     assert decoded(built.files["images/000000000001.jpg"]).size == (48, 32)
-    expected = [rectangle(4, 4, 20, 20, (32, 48)), rectangle(0, 24, 32, 48, (32, 48))]
+    expected = [rectangle(4, 4, 20, 20, (32, 48)), speckled[1::2, 1::2], rectangle(0, 24, 32, 48, (32, 48))]
     assert same(drawn(built)["000000000001.jpg"], expected)
     assert list(drawn(built)) == ["000000000001.jpg"]  # the second has no mask
-    assert built.num_masks == 2
+    assert built.num_masks == 3
+
+
+def test_coco_polygons_are_scaled_to_an_image_of_another_size_than_listed(tmp_path: Path) -> None:
+    files = coco_files([annotation(1, [POLYGON])], 1)
+    files["i/000000000001.jpg"] = encoded(photograph(1, (192, 96)), "JPEG")
+    found = drawn(build_source(source("coco", commit(tmp_path, files), COCO_PATHS), tmp_path))
+    assert same(found["000000000001.jpg"], [rectangle(12, 16, 60, 80, (96, 192))])
 
 
 def test_coco_leaves_out_what_others_took_small_masks_and_backgrounds(tmp_path: Path) -> None:
@@ -133,6 +142,7 @@ def test_coco_leaves_out_what_others_took_small_masks_and_backgrounds(tmp_path: 
         *(annotation(number, [POLYGON]) for number in (1, 2, 4)),
         annotation(2, frame),
         annotation(2, [[0, 0, 12, 0, 12, 12, 0, 12]]),
+        annotation(2, [[0, 0, 60, 0, 60, 48, 0, 48]]),  # two borders only
         annotation(3, frame),
     ]
     options = {"min_share": 0.05, "max_border": 0.3}
@@ -141,7 +151,7 @@ def test_coco_leaves_out_what_others_took_small_masks_and_backgrounds(tmp_path: 
     assert list(drawn(taken)) == ["000000000001.jpg"]
     built = build_source(source("coco", at, COCO_PATHS, options=options), tmp_path, [taken])
     assert list(drawn(built)) == ["000000000002.jpg", "000000000004.jpg"]
-    assert same(drawn(built)["000000000002.jpg"], [rectangle(8, 8, 40, 40)])
+    assert same(drawn(built)["000000000002.jpg"], [rectangle(8, 8, 40, 40), rectangle(0, 0, 48, 60)])
 
 
 def test_coco_polygons_and_categories_stay_but_for_their_scale(tmp_path: Path) -> None:
@@ -187,11 +197,12 @@ def test_via_shapes_are_drawn_and_images_of_another_size_left_out(tmp_path: Path
     polygon = {"name": "polygon", "all_points_x": xs, "all_points_y": ys}
     shapes = [polygon, {"name": "circle", "cx": 60, "cy": 30, "r": 10}, {"name": "rect", "x": 0}]
     outside = {**polygon, "all_points_x": [100 + x for x in xs]}
-    corners = {"name": "polygon", "all_points_x": xs[:3], "all_points_y": ys[:3]}
+    triangle = {"name": "polygon", "all_points_x": [10, 60, 60], "all_points_y": [10, 10, 60]}
+    both = enumerate((polygon, outside))
     entries = {
         "a": {"filename": "1.jpg", "regions": [{"shape_attributes": shape} for shape in shapes]},
-        "b": {"filename": "2.jpg", "regions": {"0": {"shape_attributes": outside}}},
-        "c": {"filename": "3.jpg", "regions": [{"shape_attributes": corners}]},
+        "b": {"filename": "2.jpg", "regions": {str(k): {"shape_attributes": each} for k, each in both}},
+        "c": {"filename": "3.jpg", "regions": [{"shape_attributes": triangle}]},
         "d": {"filename": "4.jpg", "regions": []},
     }
     files = {f"train/{number}.jpg": encoded(photograph(number), "JPEG") for number in range(1, 5)}
@@ -213,6 +224,17 @@ def test_near_equal_images_of_a_source_are_taken_once(tmp_path: Path) -> None:
     options = {"map_ending": ".png", "image_ending": ".png", "void": [0]}
     table = source("label-maps", commit(tmp_path, files), {"folders": [{"maps": "m", "images": "i"}]}, options=options)
     assert list(drawn(build_source(table, tmp_path))) == ["1.jpg", "3.jpg"]
+
+
+def test_a_second_image_of_a_name_is_left_out(tmp_path: Path) -> None:
+    files = {f"m/{name}.png": png(rectangle(0, 0, 20, 20)) for name in ("1 x", "1_x")}
+    files |= {"i/1 x.png": encoded(photograph(1)), "i/1_x.png": encoded(photograph(2))}
+    options = {"map_ending": ".png", "image_ending": ".png", "void": [0]}
+    table = source("label-maps", commit(tmp_path, files), {"folders": [{"maps": "m", "images": "i"}]}, options=options)
+    built = build_source(table, tmp_path)
+    assert json.loads(built.files["trial.json"])["images"] == [
+        {"id": 1, "file_name": "1_x.jpg", "width": 96, "height": 64}
+    ]
 
 
 def test_the_same_repository_gives_the_same_bytes(tmp_path: Path) -> None:
