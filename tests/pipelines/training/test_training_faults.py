@@ -162,7 +162,7 @@ def test_how_a_run_goes_may_change(undisturbed: Path, tmp_path: Path, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr("pipelines.training.worker.Worker._must_stop", lambda self: self._optimiser.step_number == 6)
         run(tmp_path)
-    run(tmp_path, loaders=1, save_every=3, keep=9, kept_images=20, validation="mix.yaml", validation_images=1)
+    run(tmp_path, save_every=3, keep=9, kept_images=20, validation="mix.yaml", validation_images=1)
     expected = rows_of(undisturbed)
     assert {step: row["loss"] for step, row in rows_of(tmp_path / "out").items()} == {
         step: row["loss"] for step, row in expected.items()
