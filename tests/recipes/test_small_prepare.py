@@ -21,8 +21,6 @@ from recipes.small.prepare.table import SOURCES, Part, read_sources
 from samtok_data.errors import SetupError
 
 RECIPE = SOURCES.parents[1]
-# In the mix, but not rebuilt: see the package.
-NOT_REBUILT = {"extra/ade20k", "extra/coco_panoptic"}
 LINE = f"git clone --bare https://github.com/{REPOSITORY} "
 TABLE = """
 [[source]]
@@ -213,8 +211,7 @@ def test_the_table_holds_what_the_mixes_name_and_nothing_else() -> None:
     named = {entry["root"].removeprefix("data/") for mix in mixes for entry in mix["sources"]}
     table = read_sources()
     folders = {source.folder for source in table}
-    assert folders - named == set()
-    assert named - folders <= NOT_REBUILT
+    assert folders == named
     assert {source.kind for source in table} == set(READERS | FINDERS)
 
 

@@ -14,7 +14,4 @@ of source. Nothing is downloaded: FOLDER holds clones, bare or not, named <owner
 The same commits give the same masks, which is checked against ``sources.toml``, and the same images: those of BSDS500
 and COCO128 byte for byte. A JPEG that was made smaller has the very bytes that ``small`` was trained on where Pillow is
 13.0.0; another version, or another libjpeg in it, may code it otherwise. PNG bytes depend on zlib, their pixels do not.
-
-Not rebuilt: five images of ADE20K (three repositories, three formats) and two of COCO panoptic. A mix that names them
-has to do without.
 """
