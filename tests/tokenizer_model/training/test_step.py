@@ -14,7 +14,6 @@ from tiny import ALL_PARTS, TINY, tiny_examples, tiny_model, tiny_recipe
 from torch import Tensor
 
 from tokenizer_model import MaskTokenizer
-from tokenizer_model.training import step as step_module
 from tokenizer_model.training.examples import Examples
 from tokenizer_model.training.recipe import Losses, Recipe
 from tokenizer_model.training.step import Terms, TrainingPass, random_numbers
@@ -129,21 +128,6 @@ def test_an_image_comes_to_the_same_alone_and_in_company(bypass: float) -> None:
         total = sum(getattr(terms, name).item() for terms in alone)
         assert total == pytest.approx(getattr(together, name).item(), rel=1e-11), name
     torch.testing.assert_close(torch.cat([terms.z_ND for terms in alone]), together.z_ND, rtol=1e-11, atol=1e-11)
-
-
-@pytest.mark.usefixtures("float64_network")
-def test_masks_that_a_gpu_adds_for_nothing_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    results = []
-    for spare in (0, 5):
-        monkeypatch.setattr(step_module, "_spare_rows", lambda _examples, spare=spare: spare)
-        model = tiny_model(dtype=torch.float64)
-        terms = TrainingPass(model, tiny_recipe())(tiny_examples(dtype=torch.float64), SEEDS, 0.5)
-        terms.loss.backward()
-        results.append((terms, gradients_of(model)))
-    (terms, gradients), (others, other_gradients) = results
-    for name in Terms._fields:
-        torch.testing.assert_close(getattr(others, name), getattr(terms, name), rtol=1e-10, atol=1e-10)
-    assert_same_gradients(other_gradients, {name: grad.numpy() for name, grad in gradients.items()}, 1e-8)
 
 
 def test_an_image_without_masks_changes_nothing() -> None:
