@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
@@ -63,6 +64,9 @@ class Hiera:
         for block in self.global_blocks:
             if not 0 <= block < sum(self.stages):
                 raise ValueError(f"global_blocks must be in 0..{sum(self.stages) - 1}, got {block}")
+            # The first block of a later stage halves the windows, which one that sees the whole image has not.
+            if block in itertools.accumulate(self.stages[:-1]):
+                raise ValueError(f"global_blocks must not name the first block of a stage, got {block}")
 
     @property
     def channels(self) -> tuple[int, ...]:

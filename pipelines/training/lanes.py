@@ -27,8 +27,11 @@ from samtok_data.scenes import Scene
 
 Picture = TypeVar("Picture")
 
-# A source is given up when so many units in a row, or all of them, held no image that could be used.
+# A source is given up when so many units in a row held no image that could be used. A lane meets units of one
+# permutation after another, so it may meet some twice before others: one usable unit among n is missed in 40 n draws
+# with a chance of 1e-17.
 MAX_EMPTY_UNITS = 10_000
+_DRAWS_OF_A_UNIT = 40
 
 
 @dataclass(slots=True)
@@ -121,7 +124,7 @@ class Lane(Generic[Picture]):
 
     def _read(self, source: MaskSource, rejects: list[Reject]) -> tuple[Scene, Picture]:
         empty = 0
-        while empty < min(source.num_units, MAX_EMPTY_UNITS) + 1:  # the unit that is open may be at its end
+        while empty < min(_DRAWS_OF_A_UNIT * source.num_units, MAX_EMPTY_UNITS) + 1:  # the open unit may be at its end
             left, offset = self.state.places.get(source.name, (0, 0))
             position = left * self.count + self.number
             is_first_visit = position < source.num_units
@@ -136,9 +139,7 @@ class Lane(Generic[Picture]):
             self._open.pop(source.name, None)
             self.state.places[source.name] = (left + 1, 0)
             empty += 1
-        raise SetupError(
-            f"source {source.name}: no image with a usable mask in {empty:,} of {source.num_units:,} units"
-        )
+        raise SetupError(f"source {source.name}: no image with a usable mask in {empty:,} units in a row")
 
     def _picture_of(self, item: MaskedImage | Reject, source: str) -> tuple[Scene, Picture] | Reject:
         if isinstance(item, Reject):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -83,6 +87,7 @@ class LaneDataset(IterableDataset["Batch | SetupError"]):
         mine = self._lanes
         if worker is not None:
             torch.set_num_threads(1)
+            end_with_parent()
             mine = [int(lane) for lane in np.array_split(self._lanes, worker.num_workers)[worker.id]]
         kept, recipe = UnitCache(self._kept_images), self._recipe
         lanes = [
@@ -123,6 +128,29 @@ class LaneDataset(IterableDataset["Batch | SetupError"]):
         return Batch(Examples.joined(examples), tuple(names), states, tuple(rejects))
 
 
+def process_context() -> Any:
+    """How loader processes are made: from a server that has loaded all that they need, and holds no GPU."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
+
+
+def end_with_parent() -> None:
+    """Ends this loader process when the one that it reads for is gone, however that ended.
+
+    torch watches the parent process, which here is the server that processes are made from; it would outlive a
+    trainer that is killed, and the loaders with it.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_exit_after, args=(parent,), daemon=True).start()
+
+
+def _exit_after(parent: Any) -> None:
+    parent.join()
+    os._exit(1)
+
+
 def batches(
     dataset: LaneDataset, *, lanes: int, processes: int, device: torch.device, ahead: int = 3
 ) -> Iterator[Batch]:
@@ -138,14 +166,14 @@ def batches(
     Raises:
         SetupError: a source has no usable mask, or cannot be read any more.
     """
-    processes = min(processes, lanes)
+    processes = min(processes, lanes, os.cpu_count() or 1)
     loader = DataLoader(
         dataset,
         batch_size=None,
         num_workers=processes,
         pin_memory=device.type == "cuda",
         prefetch_factor=ahead if processes else None,
-        multiprocessing_context="forkserver" if processes else None,
+        multiprocessing_context=process_context() if processes else None,
         persistent_workers=False,
     )
     parts: list[Batch] = []

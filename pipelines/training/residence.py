@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from converters.mask_source import MaskedImage, MaskSource
 from pipelines.training.lanes import Lane, LaneState, UnitCache
-from pipelines.training.loader import Batch
+from pipelines.training.loader import Batch, end_with_parent, process_context
 from samtok_data.errors import RecordError, SetupError
 from samtok_data.rejects import Reject
 from samtok_data.scenes import Scene
@@ -43,7 +43,6 @@ class _Units(Dataset["list[_ReadImage | Reject]"]):
         return len(self._units)
 
     def __getitem__(self, index: int) -> list[_ReadImage | Reject]:
-        torch.set_num_threads(1)
         place, unit = self._units[index]
         source = self._sources[place]
         return [_read(source.name, item) for item in source.read(unit)]
@@ -77,7 +76,8 @@ class Residence:
             _Units([source for source, _ in sources]),
             batch_size=None,
             num_workers=processes,
-            multiprocessing_context="forkserver" if processes else None,
+            worker_init_fn=_begin_process,
+            multiprocessing_context=process_context() if processes else None,
         )
         read: list[_ReadImage] = []
         self.rejects: list[Reject] = []
@@ -123,6 +123,11 @@ class Residence:
             after = {lane.number: LaneState.from_json(lane.state.json) for lane in running}
             yield Batch(examples, tuple(draw.scene.image for draw in draws), after, rejects)
             rejects = ()
+
+
+def _begin_process(_number: int) -> None:
+    torch.set_num_threads(1)
+    end_with_parent()
 
 
 class _Listed:

@@ -63,6 +63,7 @@ def test_a_configuration_that_cannot_be_is_refused(change: dict[str, Any], messa
         ({"stages": (1, 2, 0, 1)}, "stages must be at least 1, got 0"),
         ({"windows": (8, 3, 16, 8)}, r"windows must be even up to the last, got \(8, 3, 16, 8\)"),
         ({"global_blocks": (9,)}, r"global_blocks must be in 0\.\.8, got 9"),
+        ({"global_blocks": (3,)}, "global_blocks must not name the first block of a stage, got 3"),
     ],
     ids=lambda value: str(value)[:30],
 )
