@@ -69,7 +69,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(undisturbed: Path, tmp_path: Pat
 
 def test_the_command_killed_from_outside_resumes_to_the_same_bytes(undisturbed: Path, tmp_path: Path) -> None:
     config, out = write_run(tmp_path), tmp_path / "out"
-    command = [sys.executable, "-m", "pipelines.cli", "train-tokenizer", "--config", str(config)]
+    command = [sys.executable, "-m", "pipelines.cli", "train-tokenizer", "--config", str(config), "--loaders", "1"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 120
@@ -78,7 +78,7 @@ def test_the_command_killed_from_outside_resumes_to_the_same_bytes(undisturbed: 
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.communicate(timeout=30)  # a loader process that lived on would hold the pipe
     assert not (out / "checkpoints" / "step-00000012.json").exists()
     assert train(read_settings(str(config))).is_complete
     assert_same_run(out, undisturbed)
