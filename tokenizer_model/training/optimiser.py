@@ -144,9 +144,7 @@ class Optimiser:
         """Goes on from what ``state`` gave; its shapes must fit. Adam's tensors are taken over, not copied."""
         self.model.load_state_dict(state["model"])
         self.adam.load_state_dict(state["adam"])
-        self.schedule.last_epoch = state["schedule"]["last_epoch"]
-        for group in self.adam.param_groups:
-            group["lr"] = group["initial_lr"] * self.schedule.lr_lambdas[0](self.schedule.last_epoch)
+        self.schedule.last_epoch = state["schedule"]["last_epoch"]  # the rate itself is among Adam's settings
         self.step_number = state["step"]
 
     def _no_embeddings(self) -> Tensor:

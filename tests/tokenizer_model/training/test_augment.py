@@ -64,10 +64,13 @@ def test_a_crop_keeps_its_share_and_its_aspect_within_the_bounds_and_uses_them(c
     assert len({view.box[:2] for view in found}) > 300
 
 
-def test_crops_reach_every_edge() -> None:
-    boxes = np.array([view.box for view in views(Augmentation(crop=0.3), 300)])
-    assert boxes.min(axis=0)[:2].tolist() == [0, 0]
-    assert boxes.max(axis=0)[2:].tolist() == [200, 100]
+def test_crops_lie_everywhere_between_the_edges() -> None:
+    boxes = np.array([view.box for view in views(Augmentation(crop=0.3), 400)])
+    for first, last, side in ((0, 2, 200), (1, 3, 100)):
+        room = side - (boxes[:, last] - boxes[:, first])
+        places = boxes[room > 20, first] / room[room > 20]
+        assert (places.min(), places.max()) == (0, 1)
+        assert np.histogram(places, 4, (0, 1))[0].min() > 0.15 * len(places)
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,15 @@ def test_some_weights_are_scaled_and_all_others_keep_their_bytes() -> None:
     assert [factors.count(number) for number in (2.0, 4.0, 0.02)] == [28, 1, 1]
 
 
+def test_the_head_for_ious_says_the_same_whatever_it_reads() -> None:
+    """Of the four masks the second: the first is that of one click."""
+    model = random_model(0)
+    prepare_fresh(model)
+    state = model.state_dict()
+    assert not state[IOU + "weight"].any()
+    assert state[IOU + "bias"].tolist() == [0.0, 1.0, 0.0, 0.0]
+
+
 def test_weights_can_still_learn() -> None:
     model = random_model(0)
     prepare_fresh(model)

@@ -413,6 +413,33 @@ def test_a_dice_that_is_not_a_number_is_named(monkeypatch: pytest.MonkeyPatch) -
     assert (caught.value.what, caught.value.images) == ("dice", (0, 2))
 
 
+def test_images_are_named_by_what_the_step_itself_saw_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether an image is broken may depend on its points: they are not drawn anew for the message."""
+    terms, forward = step_module.mask_losses, TrainingPass.forward
+    starts: list[float] = []
+    shares: list[float] = []
+
+    def unlucky(logits_NPP: Tensor, targets_NPP: Tensor, settings: Losses, drawn_NX2: Tensor) -> tuple[Tensor, Tensor]:
+        bce_N, dice_N = terms(logits_NPP, targets_NPP, settings, drawn_NX2)
+        starts.extend(drawn_NX2[:, 0, 0].tolist())
+        return torch.where(drawn_NX2[:, 0, 0] < 0.5, torch.nan, bce_N), dice_N
+
+    def watched(self: TrainingPass, examples: Examples, seeds: Any, bypass: float = 0.0) -> Any:
+        shares.append(bypass)
+        return forward(self, examples, seeds, bypass)
+
+    monkeypatch.setattr(step_module, "mask_losses", unlucky)
+    monkeypatch.setattr(TrainingPass, "forward", watched)
+    optimiser = tiny_optimiser(tiny_recipe(losses=Losses(points=10, bypass=0.5)), images_per_pass=4)
+    with pytest.raises(NotFinite) as caught:
+        optimiser.step(tiny_examples((1, 1, 1, 1)))
+    assert len(starts) == 8
+    assert starts[:4] == starts[4:]
+    assert caught.value.images == tuple(image for image in range(4) if starts[image] < 0.5)
+    assert 0 < len(caught.value.images) < 4
+    assert shares == [0.5] * 5
+
+
 def test_the_error_survives_its_way_between_processes() -> None:
     error = pickle.loads(pickle.dumps(NotFinite(3, "bce", (1, 2))))
     assert (error.step, error.what, error.images) == (3, "bce", (1, 2))
