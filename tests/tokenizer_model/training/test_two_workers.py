@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import two_trainers
-from torch import Tensor
+from states import assert_equal_states
 
 HYDRA = ("-W", "ignore:register_new_resolver() is deprecated:UserWarning")  # as in pyproject.toml
 ROOT = Path(__file__).parents[3]
@@ -53,22 +53,6 @@ def alone() -> two_trainers.Outcome:
         torch.set_num_threads(threads)
 
 
-def assert_equal_to_the_bit(one: Any, other: Any) -> None:
-    assert type(one) is type(other)
-    if isinstance(one, dict):
-        assert list(one) == list(other)
-        for key in one:
-            assert_equal_to_the_bit(one[key], other[key])
-    elif isinstance(one, list):
-        assert len(one) == len(other)
-        for left, right in zip(one, other, strict=True):
-            assert_equal_to_the_bit(left, right)
-    elif isinstance(one, Tensor):
-        assert torch.equal(one, other)
-    else:
-        assert one == other
-
-
 def test_two_workers_report_what_one_does(workers: list[dict[str, Any]], alone: two_trainers.Outcome) -> None:
     assert [report["num_masks"] for report in alone.reports] == [9, 5, 4, 9]
     assert len({report["loss"] for report in alone.reports}) == 4
@@ -85,8 +69,8 @@ def test_two_workers_report_what_one_does(workers: list[dict[str, Any]], alone: 
 def test_two_workers_stay_equal_to_the_bit(workers: list[dict[str, Any]]) -> None:
     first, second = workers
     assert any("embed_ema" in name for name in first["state"]["model"])
-    assert_equal_to_the_bit(first["state"], second["state"])
-    assert_equal_to_the_bit(first["reports"], second["reports"])
+    assert_equal_states(first["state"], second["state"])
+    assert_equal_states(first["reports"], second["reports"])
 
 
 def test_two_workers_have_nearly_the_weights_of_one(workers: list[dict[str, Any]], alone: two_trainers.Outcome) -> None:
@@ -102,7 +86,7 @@ def test_an_image_of_one_worker_that_is_not_a_number_stops_both_and_nothing_was_
     assert [worker["errors"] for worker in workers] == [[(3, "bce", ())], [(3, "bce", (1,))]]  # each names its own
     for outcome in (vars(alone), *workers):
         assert outcome["before_error"]["step"] == 3
-        assert_equal_to_the_bit(outcome["after_error"], outcome["before_error"])
+        assert_equal_states(outcome["after_error"], outcome["before_error"])
 
 
 def test_a_group_of_one_is_as_no_group(
@@ -114,5 +98,5 @@ def test_a_group_of_one_is_as_no_group(
         outcome = two_trainers.train(0, 1, images_per_pass=3)
     finally:
         dist.destroy_process_group()
-    assert_equal_to_the_bit(outcome.state, alone.state)
-    assert_equal_to_the_bit(outcome.reports, alone.reports)
+    assert_equal_states(outcome.state, alone.state)
+    assert_equal_states(outcome.reports, alone.reports)

@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from tiny import tiny_examples, tiny_model, tiny_recipe
+from states import copied, tiny_optimiser
+from tiny import tiny_examples, tiny_recipe
 
 from tokenizer_model.training.examples import Examples
-from tokenizer_model.training.optimiser import NotFinite, Optimiser
+from tokenizer_model.training.optimiser import NotFinite
 from tokenizer_model.training.recipe import Losses, Optimisation
 
 # Masks of the four images of a step: the workers' shares are unequal, an image has none, a worker has none.
@@ -54,15 +55,15 @@ def train(rank: int, world: int, images_per_pass: int) -> Outcome:
     recipe = tiny_recipe(
         steps=8, losses=Losses(points=40, bypass=0.5), optimisation=Optimisation(learning_rate=1e-3, warm_up=0.3)
     )
-    optimiser, outcome = Optimiser(tiny_model(), recipe, images_per_pass=images_per_pass), Outcome()
+    optimiser, outcome = tiny_optimiser(recipe, images_per_pass=images_per_pass), Outcome()
     for step in range(4):
         if step == 3:
-            outcome.before_error = copied(optimiser.state())
+            outcome.before_error = copied(optimiser)
             try:
                 optimiser.step(broken_examples_of(step, rank, world))
             except NotFinite as error:
                 outcome.errors.append((error.step, error.what, error.images))
-            outcome.after_error = copied(optimiser.state())
+            outcome.after_error = copied(optimiser)
         report = optimiser.step(examples_of(step, rank, world))
         outcome.reports.append({
             **report.terms,
@@ -73,17 +74,8 @@ def train(rank: int, world: int, images_per_pass: int) -> Outcome:
             "counts": report.use.counts_LK.tolist(),
             "restarted": report.use.restarted,
         })
-    outcome.state = copied(optimiser.state())
+    outcome.state = copied(optimiser)
     return outcome
-
-
-def copied(state: Any) -> Any:
-    """With tensors of its own."""
-    if isinstance(state, dict):
-        return {key: copied(value) for key, value in state.items()}
-    if isinstance(state, list):
-        return [copied(value) for value in state]
-    return state.clone() if isinstance(state, torch.Tensor) else state
 
 
 if __name__ == "__main__":
