@@ -36,7 +36,7 @@ class Examples:
 
     Attributes:
         pixels: uint8, (B, S, S, 3), RGB.
-        prompts: uint8, (N, P, P): the masks, 0 to 255 for 0 to 1, bilinear with antialias. Rounded (by at most 1/510),
+        prompts: uint8, (N, P, P): the masks, 0 to 255 for 0 to 1, bilinear with antialias. Rounded (by at most 1/255),
             because a step's prompts travel from process to process.
         targets: bool, (N, P, P): the masks, nearest pixel.
         boxes: float32, (N, 4), as ``masks.prompt_box``.
