@@ -85,6 +85,27 @@ def _option(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def read_yaml(path: str, content: str) -> dict[Any, Any]:
+    """The mapping that a YAML file given by ``--config`` holds.
+
+    Args:
+        path: of the file.
+        content: what it should map, for the message.
+
+    Raises:
+        SetupError: no such file, or no YAML mapping.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SetupError(f"--config {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SetupError(f"--config {path}: no valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise SetupError(f"--config {path}: expected a mapping of {content}")
+    return values
+
+
 def read_config(path: str, known: Collection[str]) -> dict[str, Any]:
     """Settings from a YAML file, by the names of the command line's options (``-`` or ``_`` in them).
 
@@ -95,14 +116,7 @@ def read_config(path: str, known: Collection[str]) -> dict[str, Any]:
     Raises:
         SetupError: no such file, no YAML mapping, or a name that is no option.
     """
-    try:
-        settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SetupError(f"--config {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SetupError(f"--config {path}: no valid YAML: {error}") from error
-    if not isinstance(settings, dict):
-        raise SetupError(f"--config {path}: expected a mapping of option names to values")
+    settings = read_yaml(path, "option names to values")
     named = {str(name).replace("-", "_"): value for name, value in settings.items()}
     for name in named:
         if name not in known:

@@ -19,11 +19,9 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import yaml
-
+from pipelines.config import read_yaml
 from samtok_data.errors import SetupError
 from tokenizer_model.training.recipe import Recipe
 
@@ -128,14 +126,7 @@ def read_settings(path: str, **overriding: Any) -> TrainSettings:
     Raises:
         SetupError: no such file, no YAML, an unknown or missing setting, a value out of range.
     """
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SetupError(f"--config {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SetupError(f"--config {path}: no valid YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise SetupError(f"--config {path}: expected a mapping of settings")
+    values = read_yaml(path, "settings")
     known = {entry.name for entry in dataclasses.fields(TrainSettings)}
     for name in values:
         if name not in known:
