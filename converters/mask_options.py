@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from samtok_data.errors import SetupError
-from samtok_data.storage import Folder, is_contained, raising_os_errors
+from samtok_data.storage import ARCHIVES, Folder, is_contained, raising_os_errors
 
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
@@ -59,19 +60,58 @@ def checked_file(option: str, value: Any) -> str:
     return value
 
 
+def open_root(address: str) -> Folder:
+    """The folder of a source, which may be a zip or tar, or lie in one.
+
+    Raises:
+        SetupError: it is not there, or the archive is damaged.
+    """
+    archive, inside = split_archive(address)
+    folder = Folder(address)
+    if archive:
+        above, name = posixpath.split(archive)
+        if not _is_folder(folder):
+            folder = Folder(above or ".").archive(name)
+            folder = folder / inside if inside else folder
+    require_root(folder)
+    return folder
+
+
 def find_folder(root: Folder, option: str, value: Any) -> Folder:
     """A folder under the root, or the root itself, which is called ``.``.
 
+    Args:
+        root: of the source.
+        option: that names it, for messages.
+        value: what the option is; ``images.zip`` and ``images.zip/train`` lead into a zip or tar.
+
     Raises:
-        SetupError: the root or the folder is not there.
+        SetupError: the root or the folder is not there, or the archive is damaged.
     """
     require_root(root)
     if value == ".":
         return root
     name = checked_file(option, value)
+    archive, inside = split_archive(name)
+    if archive:
+        opened = root.archive(archive)
+        return find_folder(opened, option, inside) if inside else opened
     if not _is_folder(root / name):
         raise SetupError(f"{root}: no folder {name}; name another one with the option {option}")
     return root / name
+
+
+def split_archive(name: str) -> tuple[str, str]:
+    """The archive that a name leads into, and the place in it: ``a/b.zip/c`` gives ``a/b.zip`` and ``c``.
+
+    Returns:
+        Both empty where no part ends as an archive does.
+    """
+    parts = name.rstrip("/").split("/")
+    for place, part in enumerate(parts, start=1):
+        if part.lower().endswith(ARCHIVES):
+            return "/".join(parts[:place]), "/".join(parts[place:])
+    return "", ""
 
 
 def require_root(root: Folder) -> None:

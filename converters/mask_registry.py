@@ -25,7 +25,7 @@ from converters.binary_png import open_binary_png
 from converters.coco_instances import open_coco_instances
 from converters.coco_panoptic import open_coco_panoptic
 from converters.index_png import open_index_png
-from converters.mask_options import checked_name, require_root
+from converters.mask_options import checked_name, open_root
 from converters.mask_source import MaskSource
 from converters.sa1b import open_sa1b
 from samtok_data.errors import SetupError
@@ -79,9 +79,7 @@ def open_mask_source(kind: str, *, root: str, index: str, name: str | None = Non
     """
     _check_options(kind, options)
     called = checked_name(kind if name is None else name)
-    folder = Folder(root)
-    require_root(folder)
-    return _OPENERS[kind](folder, index, name=called, **options)
+    return _OPENERS[kind](open_root(root), index, name=called, **options)
 
 
 def read_mix(address: str | os.PathLike[str]) -> tuple[Mixed, ...]:

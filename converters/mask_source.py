@@ -24,13 +24,61 @@ class MaskedImage:
     """One image, or one frame of a video, with its masks.
 
     Attributes:
-        scene: regions and no dialogues; the masks are not empty and have the image's size.
+        scene: regions and no dialogues; the masks are not empty and have the image's size. Its ``image`` is the file's
+            name in the source's folder of images, whether that lies on a disk, in a store or in a zip.
         open: reads and decodes the picture: RGB, of the scene's size, EXIF orientation not applied. Raises RecordError
-            with one of ``IMAGE_REASONS``. A picture that nobody opens is not decoded.
+            with one of ``IMAGE_REASONS``. A picture that nobody opens is not decoded, but for frames of a video file,
+            which are decoded one after the other as the source is read.
+        archive: the tar that the source is published as and ``scene.image`` begins with (SA-1B's); None: there is none.
+        frame: number of the frame in the video file that ``scene.image`` names, from 0 on; None: it is no video file.
     """
 
     scene: Scene
     open: Callable[[], Image.Image]
+    archive: str | None = None
+    frame: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WantedFile:
+    """A file or folder that a source wants under its root.
+
+    Attributes:
+        place: relative to the root, as the source is published; a shell pattern where there are many.
+        content: what it is, in a few words.
+        elsewhere: other places in which it is found.
+        is_optional: whether the source can be read without it.
+    """
+
+    place: str
+    content: str
+    elsewhere: tuple[str, ...] = ()
+    is_optional: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaskSourceInfo:
+    """What a user wants to know of a mask source before a run.
+
+    Attributes:
+        kind: as ``--dataset`` and ``kind`` take it.
+        title: as the authors write it.
+        files: what lies where under the root.
+        licence: terms of masks and images, in one sentence.
+        home: where it is published.
+        images: as published, with the usual options; of a source of videos, videos. None where no table gives it.
+        masks: with the usual options, that the published tokenizer was trained on; None where no table gives it.
+        is_video: whether its units are videos.
+    """
+
+    kind: str
+    title: str
+    files: tuple[WantedFile, ...]
+    licence: str
+    home: str
+    images: int | None = None
+    masks: int | None = None
+    is_video: bool = False
 
 
 class MaskSource(Protocol):

@@ -17,6 +17,7 @@ Reason = Literal[
     "annotation-unreadable",  # one image's own file of masks is truncated, too large, or of another format
     "archive-damaged",  # an archive ends early; what stood behind that place is lost
     "crowd-skipped",  # every target is a crowd, and crowds are skipped by option
+    "frame-missing",  # a video, or its folder of frames, has fewer frames than its annotation speaks of
     "image-unlisted",  # a record names an image that the annotation file does not list
     "image-missing",  # the image file is not there
     "image-unreadable",  # the image file is truncated or is no image
@@ -30,6 +31,7 @@ Reason = Literal[
     "record-duplicate",  # a second record with the key of an earlier one
     "sentence-empty",  # nothing to ask for
     "target-conflict",  # the record says both 'no target' and a target
+    "video-unreadable",  # the video file is truncated or is no video
 ]
 REASONS: tuple[Reason, ...] = get_args(Reason)
 # Faults of image files, which may be mended while the annotation files stay as they are.

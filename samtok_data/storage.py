@@ -1,5 +1,7 @@
 """Folders on a local disk or in an object store, by one address: ``DIR``, ``s3://bucket/dir``, ``memory://dir``.
 
+A zip or tar is a folder as well, to be read: ``folder.archive("train2017.zip")``.
+
 A written file exists whole or not at all. On a local disk the bytes go to a temporary file in the same file
 system and are renamed; object stores show an object when its upload is complete. Other remote file systems
 (sftp, smb, ...) write in place and do not give this promise.
@@ -8,12 +10,17 @@ system and are renamed; object stores show an object when its upload is complete
 from __future__ import annotations
 
 import functools
+import io
 import os
 import posixpath
+import tarfile
 import tempfile
+import threading
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, ParamSpec, TypeVar
+from typing import IO, Any, ParamSpec, TypeVar
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -22,6 +29,9 @@ from samtok_data.errors import SetupError
 
 # Temporary files live in a dot folder, where no reader of shards looks.
 TEMPORARY = ".tmp"
+
+ARCHIVES = (".zip", ".tar")
+_INSIDE = "::"  # in an address, between a place in an archive and the archive: zip://train::s3://bucket/images.zip
 
 _Args = ParamSpec("_Args")
 _Result = TypeVar("_Result")
@@ -62,17 +72,21 @@ class Folder:
         address: a local path or ``protocol://path``.
 
     Raises:
-        SetupError: the protocol is unknown or its package is not installed.
+        SetupError: the protocol is unknown or its package is not installed; an archive is not there or damaged.
     """
 
     def __init__(self, address: str | os.PathLike[str]) -> None:
         self.address = os.fspath(address)
+        self.is_archive = _INSIDE in self.address
         try:
             # Without a cache of listings: other processes write to the same folder.
-            self.fs, self.path = fsspec.core.url_to_fs(self.address, use_listings_cache=False)
+            self.fs, self.path = _file_system(self.address)
         except (ValueError, ImportError) as error:
             raise SetupError(f"{self.address}: no file system for this address: {error}") from error
+        except (OSError, zipfile.BadZipFile, tarfile.TarError, EOFError) as error:  # of an archive, opened here
+            raise SetupError(f"{self}: the archive cannot be read: {error}") from error
         self.is_local = isinstance(self.fs, LocalFileSystem)
+        self._alone = threading.Lock()
 
     def __reduce__(self) -> tuple[type[Folder], tuple[str]]:
         return Folder, (self.path if self.is_local else self.address,)  # a worker may have another working directory
@@ -81,10 +95,25 @@ class Folder:
         return f"Folder({self.address!r})"
 
     def __str__(self) -> str:
-        return self.address
+        inside, _, archive = self.address.partition(_INSIDE)
+        return f"{archive.removeprefix('file://')}/{inside.partition('://')[2]}".rstrip("/") if archive else inside
 
     def __truediv__(self, name: str) -> Folder:
-        return Folder(posixpath.join(self.address, _checked(name)))
+        inside, mark, archive = self.address.partition(_INSIDE)
+        return Folder(f"{posixpath.join(inside, _checked(name))}{mark}{archive}")
+
+    def archive(self, name: str) -> Folder:
+        """What is in a zip or tar of this folder, as a folder that is read only. Threads may share it.
+
+        Opening it reads the zip's directory, or all headers of the tar; nothing is unpacked.
+
+        Raises:
+            SetupError: it is not there, is damaged, is neither, or lies in an archive itself.
+        """
+        ending = posixpath.splitext(name)[1].lower()
+        if ending not in ARCHIVES or self.is_archive:
+            raise SetupError(f"{self}/{name}: expected a .zip or .tar that lies in a folder")
+        return Folder(f"{ending[1:]}://{_INSIDE}{self.fs.unstrip_protocol(self.at(name))}")
 
     def at(self, name: str) -> str:
         """The file system's own path of a file in this folder.
@@ -110,13 +139,21 @@ class Folder:
 
     @raising_os_errors
     def open(self, name: str) -> IO[bytes]:
-        """A file, open for reading."""
-        return self.fs.open(self.at(name), "rb")
+        """A file, open for reading; one of an archive is read into memory."""
+        return io.BytesIO(self.read(name)) if self.is_archive else self.fs.open(self.at(name), "rb")
 
     @raising_os_errors
     def read(self, name: str) -> bytes:
         """All bytes of a file."""
-        return self.fs.cat_file(self.at(name))
+        if not self.is_archive:
+            return self.fs.cat_file(self.at(name))
+        try:
+            with self._alone:  # the archive is one open file
+                return self.fs.cat_file(self.at(name))
+        except (KeyError, IsADirectoryError) as error:  # what zipfile and tarfile say of a name that is not in it
+            raise FileNotFoundError(f"{self}/{name}: no such file in the archive") from error
+        except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
+            raise OSError(f"{self}/{name}: damaged in the archive: {error}") from error
 
     def names(self, suffix: str = "") -> list[str]:
         """Names of the files directly in this folder that end in ``suffix``, sorted; none if it does not exist."""
@@ -181,6 +218,11 @@ class Folder:
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
+
+
+@raising_os_errors
+def _file_system(address: str) -> tuple[Any, str]:
+    return fsspec.core.url_to_fs(address, use_listings_cache=False)
 
 
 def _checked(name: str) -> str:
