@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, TypeVar, get_args
 
 from samtok_data.errors import SetupError
 from samtok_data.storage import ARCHIVES, Folder, is_contained, raising_os_errors
@@ -13,6 +13,8 @@ from samtok_data.storage import ARCHIVES, Folder, is_contained, raising_os_error
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 Choice = TypeVar("Choice", bound=str)
+Treatment = Literal["keep", "skip"]
+"""What becomes of masks of one sort."""
 
 
 def checked_name(name: Any) -> str:
@@ -35,6 +37,26 @@ def checked_count(option: str, value: Any, least: int) -> int:
     if type(value) is not int or value < least:
         raise SetupError(f"{option}: expected a whole number from {least} on, got {value!r}")
     return value
+
+
+def checked_limit(option: str, value: Any) -> int | None:
+    """A whole number from 1 on, or None: no limit.
+
+    Raises:
+        SetupError: it is something else.
+    """
+    if value is not None and (type(value) is not int or value < 1):
+        raise SetupError(f"{option}: expected a whole number from 1 on, or null for no limit, got {value!r}")
+    return value
+
+
+def checked_treatment(option: str, value: Any) -> Treatment:
+    """``keep`` or ``skip``.
+
+    Raises:
+        SetupError: it is neither.
+    """
+    return checked_choice(option, value, get_args(Treatment))
 
 
 def checked_choice(option: str, value: Any, choices: Sequence[Choice]) -> Choice:
@@ -80,6 +102,8 @@ def open_root(address: str) -> Folder:
 def find_folder(root: Folder, option: str, value: Any) -> Folder:
     """A folder under the root, or the root itself, which is called ``.``.
 
+    Where there is no folder ``images/train``, the zip or tar ``images/train.zip`` or ``images.zip`` takes its place.
+
     Args:
         root: of the source.
         option: that names it, for messages.
@@ -96,9 +120,78 @@ def find_folder(root: Folder, option: str, value: Any) -> Folder:
     if archive:
         opened = root.archive(archive)
         return find_folder(opened, option, inside) if inside else opened
-    if not _is_folder(root / name):
+    found = folder_at(root, name)
+    if found is None:
         raise SetupError(f"{root}: no folder {name}; name another one with the option {option}")
-    return root / name
+    return found
+
+
+def first_folder(root: Folder, option: str, value: Any, places: Sequence[str]) -> Folder:
+    """The folder that an option names, or else the first one that is there.
+
+    Args:
+        root: of the source.
+        option: that names it.
+        value: what the option is; None: the places are looked at, packed ones as well.
+        places: under the root, in the order in which they are looked at.
+
+    Raises:
+        SetupError: there is none, or an archive is damaged.
+    """
+    if value is not None:
+        return find_folder(root, option, value)
+    require_root(root)
+    for place in places:
+        found = root if place == "." else folder_at(root, place)
+        if found is not None:
+            return found
+    raise SetupError(f"{root}: none of the folders {', '.join(places)}; name the folder with the option {option}")
+
+
+def first_file(root: Folder, option: str, value: Any, places: Sequence[str]) -> str:
+    """The file that an option names, or else the first one that is there.
+
+    Args:
+        root: of the source.
+        option: that names it.
+        value: what the option is; None: the places are looked at.
+        places: under the root, in the order in which they are looked at.
+
+    Raises:
+        SetupError: the option is no name under the root; there is none of the files.
+    """
+    if value is not None:
+        return checked_file(option, value)
+    require_root(root)
+    for place in places:
+        if _is_file(root, place):
+            return place
+    raise SetupError(f"{root}: none of the files {', '.join(places)}; name the file with the option {option}")
+
+
+def folder_at(root: Folder, name: str) -> Folder | None:
+    """A folder under the root, or what stands for it in a zip or tar; None where there is neither.
+
+    Raises:
+        SetupError: the archive is damaged.
+    """
+    if _is_folder(root / name):
+        return root / name
+    for archive, inside in _packings(name.rstrip("/").split("/")):
+        if not root.is_archive and _is_file(root, archive):
+            opened = root.archive(archive)
+            for place in inside:
+                found = opened / place if place else opened
+                if _is_folder(found):
+                    return found
+    return None
+
+
+def _packings(parts: list[str]) -> Iterator[tuple[str, tuple[str, str]]]:
+    """Archives that can hold a folder, and the places in them: most hold one folder of their own name."""
+    for end in range(len(parts), 0, -1):
+        for ending in ARCHIVES:
+            yield "/".join(parts[:end]) + ending, ("/".join(parts[end - 1 :]), "/".join(parts[end:]))
 
 
 def split_archive(name: str) -> tuple[str, str]:
@@ -129,3 +222,10 @@ def _is_folder(folder: Folder) -> bool:
         return raising_os_errors(folder.fs.isdir)(folder.path)
     except OSError as error:
         raise SetupError(f"{folder}: cannot be read: {error}") from error
+
+
+def _is_file(folder: Folder, name: str) -> bool:
+    try:
+        return raising_os_errors(folder.fs.isfile)(folder.at(name))
+    except OSError as error:
+        raise SetupError(f"{folder}/{name}: cannot be read: {error}") from error

@@ -70,7 +70,7 @@ def open_mask_source(kind: str, *, root: str, index: str, name: str | None = Non
         kind: one of ``MASK_SOURCES``.
         root: address of the source's folder.
         index: local folder of the indexes.
-        name: of the source in reports; None: the kind.
+        name: of the source in reports; None: what the kind calls it, which is the kind itself where it can be a name.
         **options: as the kind's ``open_...`` documents them.
 
     Raises:
@@ -78,7 +78,7 @@ def open_mask_source(kind: str, *, root: str, index: str, name: str | None = Non
             folder is not there, or of another format; no image has masks.
     """
     _check_options(kind, options)
-    called = checked_name(kind if name is None else name)
+    called = checked_name(_usual_name(kind) if name is None else name)
     return _OPENERS[kind](open_root(root), index, name=called, **options)
 
 
@@ -142,9 +142,13 @@ def _mixed(entry: Any, folder: str) -> Mixed:
         raise SetupError(f"root: expected the source's folder, got {root!r}")
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
         raise SetupError(f"weight: expected a number above 0, got {weight!r}")
-    name = checked_name(entry.get("name", kind))
+    name = checked_name(entry.get("name", _usual_name(str(kind))))
     address = root if "://" in root else posixpath.join(folder, root)
     return Mixed(kind=str(kind), root=address, name=name, options=options, weight=float(weight))
+
+
+def _usual_name(kind: str) -> str:
+    return inspect.signature(_OPENERS[kind]).parameters["name"].default
 
 
 def _check_options(kind: Any, options: Mapping[Any, Any]) -> None:
