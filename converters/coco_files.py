@@ -13,16 +13,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
+from converters.json_stream import chunks_of, items_of, noted, sha256_of
 from converters.unit_index import Entry, UnitIndex, UnitRecord, build_index, index_path, is_key, open_index
 from samtok_data.errors import RecordError, SetupError
 from samtok_data.rejects import Reject
-from samtok_data.storage import Folder, is_contained, raising_os_errors
+from samtok_data.storage import Folder, is_contained
 
-_CHUNK = 1 << 18
 _MAX_SIDE = 65_535  # of a JPEG; memory for a polygon grows with the sides
 # So many annotations without the wanted field, and the file is of another kind.
 _PATIENCE = 1000
-_IMAGE_FIELDS = ("id", "file_name", "height", "width")
 _KINDS = {
     "segments_info": "COCO panoptic annotations (kind coco-panoptic)",
     "segmentation": "COCO instances (kind coco-instances)",
@@ -40,12 +39,16 @@ class CocoFormat:
         wanted: the field that tells this kind from others.
         fields: of an annotation that are kept.
         reduce: what to keep of an annotation that has those fields only; None: all of it.
+        image_fields: of an entry of ``images`` that are kept.
+        reduce_image: makes ``id``, ``file_name``, ``height`` and ``width`` of those; None: they are these already.
     """
 
     kind: str
     wanted: str
     fields: tuple[str, ...]
     reduce: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+    image_fields: tuple[str, ...] = ("id", "file_name", "height", "width")
+    reduce_image: Callable[[dict[str, Any]], dict[str, Any]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,7 @@ def index_coco(root: Folder, name: str, index: str, form: CocoFormat) -> CocoInd
             index cannot be written; ijson is not installed.
     """
     label = f"{root}: {name}"
-    sha256 = _sha256(root, name, label)
+    sha256 = sha256_of(root, name, label)
     path = index_path(index, {"kind": form.kind, "sha256": sha256})
     units = open_index(path) or build_index(path, _entries(root, name, label, sha256, form))
     if not units.num_paired:
@@ -86,34 +89,16 @@ def index_coco(root: Folder, name: str, index: str, form: CocoFormat) -> CocoInd
     return CocoIndex(sha256, units)
 
 
-def _chunks(root: Folder, name: str, label: str) -> Iterator[bytes]:
-    try:
-        with root.open(name) as file:
-            read = raising_os_errors(file.read)
-            while chunk := read(_CHUNK):
-                yield chunk
-    except FileNotFoundError as error:
-        raise SetupError(f"{label}: no such file; give the annotation file with the option json") from error
-    except (OSError, ValueError) as error:
-        raise SetupError(f"{label}: cannot be read: {error}") from error
-
-
-def _sha256(root: Folder, name: str, label: str) -> str:
-    digest = hashlib.sha256()
-    for chunk in _chunks(root, name, label):
-        digest.update(chunk)
-    return digest.hexdigest()
-
-
 def _entries(root: Folder, name: str, label: str, sha256: str, form: CocoFormat) -> Iterator[Entry]:
     watch = _Watch(label, form)
     digest = hashlib.sha256()
-    chunks = _chunks(root, name, label)
-    for images, belonging in _lists(_noted(chunks, digest.update), label):
+    chunks = noted(chunks_of(root, name, label), digest.update)
+    for images, belonging in items_of(chunks, label, ("images.item", "annotations.item")):
         for image in images:
             if isinstance(image, Mapping):
                 key = image.get("id")
-                kept = {field: image[field] for field in _IMAGE_FIELDS if field in image}
+                kept = {field: image[field] for field in form.image_fields if field in image}
+                kept = form.reduce_image(kept) if form.reduce_image else kept
                 yield Entry("images", key if is_key(key) else None, kept)
         for annotation in belonging:
             watch.see(annotation)
@@ -126,46 +111,6 @@ def _entries(root: Folder, name: str, label: str, sha256: str, form: CocoFormat)
     watch.require()
     if digest.hexdigest() != sha256:
         raise SetupError(f"{label}: it changed while it was read; start again")
-
-
-def _noted(chunks: Iterator[bytes], note: Callable[[bytes], None]) -> Iterator[bytes]:
-    for chunk in chunks:
-        note(chunk)
-        yield chunk
-
-
-def _lists(chunks: Iterator[bytes], label: str) -> Iterator[tuple[list[Any], list[Any]]]:
-    """What each chunk completes of the two lists.
-
-    Each list has its own parser, as ijson builds one prefix at a time. Lists of one object do not interleave: as soon
-    as the second has begun, the first is complete, and its parser need not see the rest.
-    """
-    try:
-        import ijson
-    except ImportError as error:
-        raise SetupError("ijson reads COCO files; install it with: pip install 'samtok-data[train]'") from error
-    found = {prefix: ijson.sendable_list() for prefix in ("images.item", "annotations.item")}
-    parsers = {prefix: ijson.items_coro(found[prefix], prefix, use_float=True) for prefix in found}
-    begun: list[str] = []
-    try:
-        for chunk in chunks:
-            for parser in parsers.values():
-                parser.send(chunk)
-            started = [prefix for prefix in found if found[prefix] and prefix not in begun]
-            if begun and started:
-                del parsers[begun[0]]
-            begun += started
-            yield found["images.item"], found["annotations.item"]
-            for values in found.values():
-                values.clear()
-        for parser in parsers.values():
-            parser.close()
-        yield found["images.item"], found["annotations.item"]
-    except (ijson.JSONError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise SetupError(
-            f"{label}: no complete JSON: {reason}; the file is cut or of another format: fetch it again"
-        ) from error
 
 
 class _Watch:

@@ -1,4 +1,4 @@
-"""COCO instances: polygons and RLEs in one JSON file, images in a folder. Also LVIS v0.5, EntitySeg and COCO's kin.
+"""COCO instances: polygons and RLEs in one JSON file, images in a folder; and what COCO's kin need of it.
 
     annotations  id, image_id, segmentation, iscrowd
     segmentation polygons in absolute pixels, or an RLE, compressed or not (COCO's crowds)
@@ -8,15 +8,25 @@ Format: cocodataset.org/#format-data. Boxes and areas of the file are not used: 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any
+
+from PIL import Image
 
 from converters.coco_files import CocoFormat, CocoImage, coco_image, index_coco
 from converters.indexed_source import Found, IndexedSource, RegionList
-from converters.mask_options import checked_choice, checked_count, checked_file, find_folder
-from converters.mask_source import MaskedImage
+from converters.mask_options import (
+    Treatment,
+    checked_choice,
+    checked_count,
+    checked_treatment,
+    first_file,
+    first_folder,
+)
+from converters.mask_source import MaskedImage, MaskSourceInfo, WantedFile
+from converters.sampling import drawn
 from converters.unit_index import UnitRecord, is_key
 from samtok_data import masks
 from samtok_data.errors import RecordError
@@ -26,13 +36,56 @@ from samtok_data.rejects import Reject
 from samtok_data.scenes import Scene
 from samtok_data.storage import Folder
 
-Crowd = Literal["keep", "skip"]
 KIND = "coco-instances"
-_FORM = CocoFormat(kind=KIND, wanted="segmentation", fields=("id", "segmentation", "iscrowd"))
+INSTANCES = CocoFormat(kind=KIND, wanted="segmentation", fields=("id", "segmentation", "iscrowd"))
+SPLITS = ("train", "val")
+COCO_LICENCE = "Annotations CC BY 4.0; the photographs under the terms that their owners chose on Flickr."
+COCO_IMAGES = WantedFile(
+    place="train2017",
+    content="the photographs, or train2017.zip as published",
+    elsewhere=("images/train2017",),
+)
+INFO = MaskSourceInfo(
+    kind=KIND,
+    title="COCO instances",
+    files=(
+        WantedFile(
+            place="annotations/instances_train2017.json",
+            content="polygons, and RLEs of crowds",
+            elsewhere=("instances_train2017.json",),
+        ),
+        COCO_IMAGES,
+    ),
+    licence=COCO_LICENCE,
+    home="https://cocodataset.org",
+)
+
+
+def coco_places(kind: str, split: str) -> tuple[str, str]:
+    """Where COCO's annotation file of 2017 lies.
+
+    Args:
+        kind: ``instances`` or ``panoptic``.
+        split: ``train`` or ``val``.
+    """
+    return f"annotations/{kind}_{split}2017.json", f"{kind}_{split}2017.json"
+
+
+def image_places(split: str) -> tuple[str, str]:
+    """Where COCO's images of a split of 2017 lie."""
+    return f"{split}2017", f"images/{split}2017"
 
 
 def open_coco_instances(
-    root: Folder, index: str, *, name: str = KIND, json: str, images: str, crowd: str = "keep", min_area: int = 1
+    root: Folder,
+    index: str,
+    *,
+    name: str = KIND,
+    split: str = "train",
+    json: str | None = None,
+    images: str | None = None,
+    crowd: str = "keep",
+    min_area: int = 1,
 ) -> IndexedSource:
     """A source of COCO instances; one unit is one image that has annotations.
 
@@ -40,20 +93,24 @@ def open_coco_instances(
         root: folder of the source.
         index: local folder of the indexes.
         name: of the source.
-        json: the annotation file under the root.
-        images: the folder of images under the root, which ``file_name`` is relative to.
+        split: of COCO 2017, ``train`` or ``val``; it says where to look for what the next two do not name.
+        json: the annotation file under the root; None: annotations/instances_train2017.json, instances_train2017.json.
+        images: the folder of images under the root, which ``file_name`` is relative to; None: train2017,
+            images/train2017.
         crowd: ``keep`` crowds, as the published training does, or ``skip`` them.
         min_area: smaller masks, in pixels, are left out.
 
     Raises:
         SetupError: an option is wrong, a file or folder is not there, or the file is of another kind.
     """
-    treatment: Crowd = checked_choice("crowd", crowd, get_args(Crowd))
+    part = checked_choice("split", split, SPLITS)
+    treatment = checked_treatment("crowd", crowd)
     area = checked_count("min_area", min_area, 1)
-    folder = find_folder(root, "images", images)
-    indexed = index_coco(root, checked_file("json", json), index, _FORM)
+    file = first_file(root, "json", json, coco_places("instances", part))
+    folder = first_folder(root, "images", images, image_places(part))
+    indexed = index_coco(root, file, index, INSTANCES)
     settings = {"kind": KIND, "crowd": treatment, "min_area": area, "sha256": indexed.sha256}
-    reader = CocoInstancesReader(images=folder, crowd=treatment, min_area=area)
+    reader = CocoInstancesReader(opener=partial(read_picture, folder), crowd=treatment, min_area=area)
     return IndexedSource(name=name, settings=settings, index=indexed.units, reader=reader)
 
 
@@ -62,14 +119,18 @@ class CocoInstancesReader:
     """Reads one image of a COCO instances file.
 
     Attributes:
-        images: folder of the images.
+        opener: gives the picture; takes its name, height and width. Can be pickled.
         crowd: whether crowds are masks.
         min_area: in pixels.
+        masks_per_image: at most so many; None: all.
+        seed: of their choice.
     """
 
-    images: Folder
-    crowd: Crowd
+    opener: Callable[[str, int, int], Image.Image]
+    crowd: Treatment
     min_area: int
+    masks_per_image: int | None = None
+    seed: int = 0
 
     def name_of(self, record: UnitRecord) -> str:
         """The image's file name, or its id where the file does not list it."""
@@ -87,8 +148,9 @@ class CocoInstancesReader:
             self._add(found, annotation, image, place)
         yield from found.rejects
         if found.regions:
-            scene = Scene(found.scene, image.file_name, image.height, image.width, tuple(found.regions), ())
-            yield MaskedImage(scene, partial(read_picture, self.images, image.file_name, image.height, image.width))
+            chosen = drawn(found.regions, self.masks_per_image, seed=self.seed, key=found.scene)
+            scene = Scene(found.scene, image.file_name, image.height, image.width, tuple(chosen), ())
+            yield MaskedImage(scene, partial(self.opener, image.file_name, image.height, image.width))
 
     def _add(self, found: RegionList, annotation: Any, image: CocoImage, place: int) -> None:
         where = {"image": image.file_name, "annotation": annotation}

@@ -12,13 +12,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, get_args
+from typing import Any
 
 from converters.coco_files import CocoFormat, CocoImage, coco_image, index_coco
-from converters.coco_instances import Crowd
+from converters.coco_instances import COCO_IMAGES, COCO_LICENCE, SPLITS, coco_places, image_places
 from converters.indexed_source import Found, IndexedSource, RegionList
-from converters.mask_options import checked_choice, checked_count, checked_file, find_folder
-from converters.mask_source import MaskedImage
+from converters.mask_options import (
+    Treatment,
+    checked_choice,
+    checked_count,
+    checked_treatment,
+    find_folder,
+    first_file,
+    first_folder,
+)
+from converters.mask_source import MaskedImage, MaskSourceInfo, WantedFile
 from converters.unit_index import UnitRecord
 from samtok_data.errors import RecordError
 from samtok_data.label_maps import decode_label_map, encode_labels
@@ -29,6 +37,25 @@ from samtok_data.scenes import Scene
 from samtok_data.storage import Folder, is_contained
 
 KIND = "coco-panoptic"
+INFO = MaskSourceInfo(
+    kind=KIND,
+    title="COCO panoptic",
+    files=(
+        WantedFile(
+            place="annotations/panoptic_train2017.json",
+            content="the segments of every image",
+            elsewhere=("panoptic_train2017.json",),
+        ),
+        WantedFile(
+            place="annotations/panoptic_train2017",
+            content="a PNG file for every image, or panoptic_train2017.zip as published",
+            elsewhere=("panoptic_train2017",),
+        ),
+        COCO_IMAGES,
+    ),
+    licence=COCO_LICENCE,
+    home="https://cocodataset.org",
+)
 VOID = 0
 _MAX_LABEL = 2**24 - 1
 
@@ -54,8 +81,9 @@ def open_coco_panoptic(
     index: str,
     *,
     name: str = KIND,
-    json: str,
-    images: str,
+    split: str = "train",
+    json: str | None = None,
+    images: str | None = None,
     masks: str | None = None,
     crowd: str = "skip",
     min_area: int = 1,
@@ -66,8 +94,10 @@ def open_coco_panoptic(
         root: folder of the source.
         index: local folder of the indexes.
         name: of the source.
-        json: the annotation file under the root.
-        images: the folder of images under the root, which ``file_name`` is relative to.
+        split: of COCO 2017, ``train`` or ``val``; it says where to look for what the next two do not name.
+        json: the annotation file under the root; None: annotations/panoptic_train2017.json, panoptic_train2017.json.
+        images: the folder of images under the root, which ``file_name`` is relative to; None: train2017,
+            images/train2017.
         masks: the folder of PNG files under the root; None: the annotation file's name without its ending, as COCO has.
         crowd: ``skip`` crowds, as the published training does, or ``keep`` them.
         min_area: smaller masks, in pixels, are left out.
@@ -75,10 +105,11 @@ def open_coco_panoptic(
     Raises:
         SetupError: an option is wrong, a file or folder is not there, or the file is of another kind.
     """
-    treatment: Crowd = checked_choice("crowd", crowd, get_args(Crowd))
+    part = checked_choice("split", split, SPLITS)
+    treatment = checked_treatment("crowd", crowd)
     area = checked_count("min_area", min_area, 1)
-    file = checked_file("json", json)
-    pictures = find_folder(root, "images", images)
+    file = first_file(root, "json", json, coco_places("panoptic", part))
+    pictures = first_folder(root, "images", images, image_places(part))
     labels = find_folder(root, "masks", file.removesuffix(".json") if masks is None else masks)
     indexed = index_coco(root, file, index, _FORM)
     settings = {"kind": KIND, "crowd": treatment, "min_area": area, "sha256": indexed.sha256}
@@ -99,7 +130,7 @@ class CocoPanopticReader:
 
     images: Folder
     masks: Folder
-    crowd: Crowd
+    crowd: Treatment
     min_area: int
 
     def name_of(self, record: UnitRecord) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -215,7 +217,7 @@ def test_a_file_of_another_kind_is_refused_and_leaves_nothing(tmp_path: Path, da
 def test_the_two_lists_stand_in_any_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: tuple[str, str], chunk: int
 ) -> None:
-    monkeypatch.setattr("converters.coco_files._CHUNK", chunk)
+    monkeypatch.setattr("converters.json_stream._CHUNK", chunk)
     lists = {
         "images": [coco_image(number) for number in range(1, 9)],
         "annotations": [coco_annotation(10 * number, number) for number in range(1, 9)],
@@ -244,10 +246,41 @@ def test_a_file_that_changes_while_it_is_read_leaves_no_index(tmp_path: Path, mo
     assert list((tmp_path / "index").glob("*.sqlite")) == []
 
 
+LAYOUTS = [("annotations/instances_{}2017.json", "{}2017"), ("instances_{}2017.json", "images/{}2017")]
+
+
+@pytest.mark.parametrize(("json_place", "image_place"), LAYOUTS)
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_cocos_own_layouts_need_no_option(tmp_path: Path, json_place: str, image_place: str, is_packed: bool) -> None:
+    for split, number in (("train", 1), ("val", 2)):
+        write_coco(tmp_path / "in", [coco_image(number)], [coco_annotation(10 * number, number)])
+        for name, place in (("instances.json", json_place), ("images", image_place)):
+            target = tmp_path / place.format(split)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "in" / name).rename(target)
+        if is_packed:
+            folder = tmp_path / image_place.format(split)
+            shutil.make_archive(str(folder), "zip", folder.parent, folder.name)
+            shutil.rmtree(folder)
+    options = {"root": str(tmp_path), "index": str(tmp_path / "index")}
+    for chosen, number in (({}, 1), ({"split": "val"}, 2)):
+        source = pickle.loads(pickle.dumps(open_mask_source("coco-instances", **options, **chosen)))
+        (image,), rejects = read_all(source)
+        assert (areas(image), rejects) == ({str(10 * number): 100}, [])
+        assert image.scene.image == f"00000000000{number}.jpg"
+        assert image.open().size == (WIDTH, HEIGHT)
+    with pytest.raises(SetupError, match="split: expected train or val, got 'test'"):
+        open_mask_source("coco-instances", **options, split="test")
+
+
 def test_a_file_that_is_not_there_names_the_option(tmp_path: Path) -> None:
     write_coco(tmp_path, [], [])
     with pytest.raises(SetupError, match=r"nothing\.json: no such file; give the annotation file with the option json"):
         open_coco(tmp_path, json="nothing.json")
+    with pytest.raises(SetupError, match=r"instances_train2017\.json; name the file with the option json"):
+        open_coco(tmp_path, json=None)
+    with pytest.raises(SetupError, match="none of the folders train2017, images/train2017; name the folder with the"):
+        open_coco(tmp_path, images=None)
     with pytest.raises(SetupError, match="crowd: expected keep or skip, got 'drop'"):
         open_coco(tmp_path, crowd="drop")
 

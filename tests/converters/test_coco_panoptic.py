@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +153,43 @@ def test_the_folder_of_maps_can_be_named(tmp_path: Path) -> None:
         open_panoptic(tmp_path)
     (_one,), rejects = read_all(open_panoptic(tmp_path, masks="maps"))
     assert rejects == []
+
+
+def test_cocos_own_layout_needs_no_option(tmp_path: Path) -> None:
+    write(tmp_path, annotation(1, 5, 256, LARGE))
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "panoptic_train.json").rename(tmp_path / "annotations" / "panoptic_train2017.json")
+    maps = tmp_path / "annotations" / "panoptic_train2017"
+    (tmp_path / "panoptic_train").rename(maps)
+    (tmp_path / "train").rename(tmp_path / "train2017")
+    source = open_panoptic(tmp_path, json=None, images=None)
+    (whole,), rejects = read_all(source)
+    assert (len(areas(whole)), rejects) == (3, [])
+    shutil.make_archive(str(maps), "zip", maps.parent, maps.name)  # as COCO packs them, in a zip of their own
+    shutil.rmtree(maps)
+    packed = pickle.loads(pickle.dumps(open_panoptic(tmp_path, json=None, images=None)))
+    assert packed.settings == source.settings
+    assert [image.scene for image in read_all(packed)[0]] == [whole.scene]
+
+
+def test_real_maps_in_cocos_own_layout(samples: Path, tmp_path: Path) -> None:
+    """One image of each split; the sample's files list no images, so these are added."""
+    there, here = samples / "masks" / "coco_panoptic_mseg_sample" / "annotations", tmp_path / "annotations"
+    here.mkdir()
+    for split, number, width, height in (("train", 9, 640, 480), ("val", 139, 640, 426)):
+        name = f"panoptic_{split}2017"
+        value = json.loads((there / f"{name}.json").read_text())
+        value["images"] = [coco_image(number, height=height, width=width)]
+        (here / f"{name}.json").write_text(json.dumps(value))
+        (here / name).symlink_to(there / name)
+        photograph(tmp_path / f"{split}2017" / f"{number:012d}.jpg", height=height, width=width)
+    for split, segments in (("train", 10), ("val", 30)):
+        options = {"root": str(tmp_path), "index": str(tmp_path / "index"), "split": split, "crowd": "keep"}
+        (image,), rejects = read_all(open_mask_source("coco-panoptic", **options))
+        (listed,) = json.loads((here / f"panoptic_{split}2017.json").read_text())["annotations"]
+        stated = {str(segment["id"]): segment["area"] for segment in listed["segments_info"]}
+        assert (areas(image), rejects, len(stated)) == (stated, [], segments)
+        assert image.open().size == (image.scene.width, image.scene.height)
 
 
 def test_real_images_of_coco(samples: Path, tmp_path: Path) -> None:

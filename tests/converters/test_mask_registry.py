@@ -148,10 +148,10 @@ def test_a_source_of_a_mix_that_cannot_be_opened_is_named(data: Path) -> None:
 
 
 def test_every_kind_refuses_an_unknown_option_and_a_root_that_is_not_there(tmp_path: Path) -> None:
-    needed = {"sa1b": {}, "index-png": BSDS, "binary-png": BSDS, "coco-instances": COCO, "coco-panoptic": COCO}
-    assert set(needed) == set(MASK_SOURCES)
-    for kind, fields in needed.items():
-        options = {field: value for field, value in fields.items() if field not in ("kind", "root")}
+    assert {"sa1b", "index-png", "coco-panoptic"} <= set(MASK_SOURCES)
+    for kind in MASK_SOURCES:
+        needed = BSDS if kind in ("index-png", "binary-png") else {}
+        options = {field: value for field, value in needed.items() if field not in ("kind", "root")}
         with pytest.raises(SetupError, match=f"{kind}: no option colour; known are .*min_area"):
             open_mask_source(kind, root=str(tmp_path), index="index", colour="red", **options)
         with pytest.raises(SetupError, match="nowhere: no such folder; name the source's folder with root"):

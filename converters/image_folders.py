@@ -1,0 +1,57 @@
+"""A folder of images whose sub-folders may be packed, each in an archive of its own, as in COCO's train2017.zip."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PIL import Image
+
+from converters.mask_options import folder_at
+from samtok_data.pictures import read_picture
+from samtok_data.storage import Folder
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFolders:
+    """Where the images of a source lie. Can be pickled.
+
+    Attributes:
+        whole: the folder of all of them.
+        parts: sub-folders by name, and where each is.
+    """
+
+    whole: Folder
+    parts: tuple[tuple[str, Folder], ...]
+
+    def read(self, name: str, height: int, width: int) -> Image.Image:
+        """As ``read_picture``.
+
+        Args:
+            name: in the folder of all images, ``train2017/000000000009.jpg``.
+            height: rows that the masks are drawn on.
+            width: columns.
+
+        Raises:
+            RecordError: one of ``IMAGE_REASONS``.
+            SetupError: the file system itself fails.
+        """
+        first, _, rest = name.partition("/")
+        for part, folder in self.parts:
+            if rest and part == first:
+                return read_picture(folder, rest, height, width)
+        return read_picture(self.whole, name, height, width)
+
+
+def image_folders(whole: Folder, names: Sequence[str]) -> ImageFolders:
+    """Looks for sub-folders, packed or not.
+
+    Args:
+        whole: the folder of all images.
+        names: of the sub-folders that the source is published with; none of them has to be there.
+
+    Raises:
+        SetupError: an archive is damaged.
+    """
+    found = ((name, folder_at(whole, name)) for name in names)
+    return ImageFolders(whole, tuple((name, folder) for name, folder in found if folder is not None))
