@@ -16,11 +16,14 @@ from samtok_data.masks import RLE, Mask
 from samtok_data.pictures import open_picture
 
 Labels = NDArray[np.uint32]
+Colours = NDArray[np.uint8]
 
 # Where a PNG's header has them. PIL stretches grey of 2 and 4 bits over 0..255 and cuts 16 bits of RGB to 8, and says
 # neither; a label is the number that the file holds.
 _DEPTH, _COLOUR = 24, 25
 _GREY, _RGB = 0, 2
+# Of a map whose own header says its size; ADE20K's largest photographs have 30 million.
+_MAX_PIXELS = 1 << 26
 
 
 def encode_labels(labels_HW: Labels, *, void: int | None = 0) -> dict[int, RLE]:
@@ -59,7 +62,26 @@ def encode_labels(labels_HW: Labels, *, void: int | None = 0) -> dict[int, RLE]:
     }
 
 
-def decode_label_map(data: bytes, name: str, height: int, width: int) -> Labels:
+def map_size(data: bytes, name: str) -> tuple[int, int]:
+    """(height, width) of a PNG file, from its header alone: of masks whose image's size is stated nowhere else.
+
+    Args:
+        data: the file's bytes.
+        name: for messages.
+
+    Raises:
+        RecordError: ``annotation-unreadable`` (no PNG, or of more pixels than any photograph has).
+    """
+    with open_picture(data, name, reason="annotation-unreadable", formats=("PNG",)) as opened:
+        width, height = opened.size
+    if height * width > _MAX_PIXELS:
+        raise RecordError(
+            "annotation-unreadable", f"{name}: {width}x{height}, more than the {_MAX_PIXELS:,} pixels that are read"
+        )
+    return height, width
+
+
+def decode_label_map(data: bytes, name: str, height: int, width: int, *, is_grey: bool = False) -> Labels:
     """The labels of a PNG file.
 
     Args:
@@ -67,6 +89,7 @@ def decode_label_map(data: bytes, name: str, height: int, width: int) -> Labels:
         name: for messages.
         height: rows of the image that it belongs to.
         width: columns.
+        is_grey: whether the format has no RGB, which then is a fault.
 
     Returns:
         uint32, shape (height, width). Of a palette the index, of 1 to 16 grey bits the value, of RGB the number by
@@ -77,6 +100,8 @@ def decode_label_map(data: bytes, name: str, height: int, width: int) -> Labels:
     """
     with open_picture(data, name, reason="annotation-unreadable", formats=("PNG",)) as opened:
         _require_size(opened, name, height, width)
+        if is_grey and opened.mode == "RGB":
+            raise RecordError("annotation-unreadable", f"{name}: expected grey or a palette, got mode RGB")
         pixels = _pixels(opened, name, data).astype(np.uint32)
     if pixels.ndim == 3:
         return pixels[..., 0] + 256 * pixels[..., 1] + 65536 * pixels[..., 2]
@@ -84,6 +109,28 @@ def decode_label_map(data: bytes, name: str, height: int, width: int) -> Labels:
     if data[_COLOUR] == _GREY and depth in (2, 4):
         pixels //= 255 // (2**depth - 1)
     return pixels
+
+
+def decode_colours(data: bytes, name: str, height: int, width: int) -> Colours:
+    """The three channels of a PNG file whose rule is not COCO panoptic's.
+
+    Args:
+        data: the file's bytes.
+        name: for messages.
+        height: rows of the image that it belongs to.
+        width: columns.
+
+    Returns:
+        uint8, shape (3, height, width).
+
+    Raises:
+        RecordError: ``annotation-unreadable`` (no PNG, truncated, not RGB), ``mask-size``.
+    """
+    with open_picture(data, name, reason="annotation-unreadable", formats=("PNG",)) as opened:
+        _require_size(opened, name, height, width)
+        if opened.mode != "RGB":
+            raise RecordError("annotation-unreadable", f"{name}: expected RGB, got mode {opened.mode}")
+        return np.moveaxis(_pixels(opened, name, data).astype(np.uint8, copy=False), 2, 0)
 
 
 def decode_binary_map(data: bytes, name: str, height: int, width: int) -> Mask:

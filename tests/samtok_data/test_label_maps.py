@@ -17,7 +17,7 @@ from PIL import Image
 
 from samtok_data import masks
 from samtok_data.errors import RecordError
-from samtok_data.label_maps import decode_binary_map, decode_label_map, encode_labels
+from samtok_data.label_maps import decode_binary_map, decode_colours, decode_label_map, encode_labels, map_size
 
 HEIGHT, WIDTH = 5, 4
 label_arrays = arrays.arrays(
@@ -139,3 +139,39 @@ def test_a_large_map_of_another_size_is_not_decoded(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Image.Image, "load", lambda _self: pytest.fail("decoded"))
     with pytest.raises(RecordError, match="expected 9x9 pixels"):
         decode_label_map(SOUND, "a.png", 9, 9)
+
+
+def test_a_map_says_its_size_unless_it_claims_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image.Image, "load", lambda _self: pytest.fail("decoded"))
+    assert map_size(SOUND, "a.png") == (HEIGHT, WIDTH)
+    claims = SOUND[:16] + struct.pack(">II", 60_000, 60_000) + SOUND[24:29]
+    bomb = claims + struct.pack(">I", zlib.crc32(claims[12:])) + SOUND[33:]
+    large = SOUND[:16] + struct.pack(">II", 8200, 8200) + SOUND[24:29]
+    for data in (b"text", bomb, large + struct.pack(">I", zlib.crc32(large[12:])) + SOUND[33:]):
+        with pytest.raises(RecordError) as caught:
+            map_size(data, "a.png")
+        assert caught.value.reason == "annotation-unreadable"
+    assert caught.value.message == "a.png: 8200x8200, more than the 67,108,864 pixels that are read"
+
+
+def test_channels_are_kept_apart_where_a_format_has_its_own_rule() -> None:
+    pixels_HWC = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    pixels_HWC[1, 2] = (70, 118, 255)
+    colours_CHW = decode_colours(png(pixels_HWC, depth=8, colour=RGB), "a.png", HEIGHT, WIDTH)
+    assert (colours_CHW.shape, colours_CHW[:, 1, 2].tolist()) == ((3, HEIGHT, WIDTH), [70, 118, 255])
+    for fault, message in ((SOUND, "expected RGB, got mode L"), (DEEP, "RGB of 8 bits a channel"), (b"", "is no PNG")):
+        with pytest.raises(RecordError, match=message) as caught:
+            decode_colours(fault, "a.png", HEIGHT, WIDTH)
+        assert caught.value.reason == "annotation-unreadable"
+    with pytest.raises(RecordError, match="expected 9x9 pixels"):
+        decode_colours(SOUND, "a.png", 9, 9)
+
+
+def test_a_format_without_rgb_refuses_it() -> None:
+    data = png(np.zeros((HEIGHT, WIDTH, 3), np.uint8), depth=8, colour=RGB)
+    with pytest.raises(RecordError, match="expected grey or a palette, got mode RGB") as caught:
+        decode_label_map(data, "a.png", HEIGHT, WIDTH, is_grey=True)
+    assert caught.value.reason == "annotation-unreadable"
+    assert not decode_label_map(
+        png(np.zeros((HEIGHT, WIDTH)), depth=8, colour=GREY), "a", HEIGHT, WIDTH, is_grey=True
+    ).any()
