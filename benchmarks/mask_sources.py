@@ -86,7 +86,7 @@ def write_sa1b(root: Path) -> MaskSource:
                 member = tarfile.TarInfo(name)
                 member.size = len(data)
                 tar.addfile(member, io.BytesIO(data))
-    return open_mask_source("sa1b", root=str(root), index=str(root))
+    return open_mask_source("sa1b", root=str(root), index=str(root), masks_per_image=None)
 
 
 def write_coco(path: Path, megabytes: int) -> None:

@@ -14,15 +14,15 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
 from converters.indexed_source import Found, IndexedSource
 from converters.listings import PICTURE_SUFFIXES, Listed, digest_of, index_listing, list_folder, named_entry, stem_of
-from converters.mask_options import checked_count
-from converters.mask_source import MaskSource
-from converters.sa1b_pairs import MAX_IMAGE_BYTES, MAX_JSON_BYTES, Half, Waiting, read_pair
+from converters.mask_options import checked_count, checked_limit
+from converters.mask_source import MaskSource, MaskSourceInfo, WantedFile
+from converters.sa1b_pairs import MAX_IMAGE_BYTES, MAX_JSON_BYTES, Half, Waiting, WantedMasks, read_pair
 from converters.tar_stream import Member, members
 from converters.unit_index import Entry, UnitRecord
 from samtok_data.errors import RecordError, SetupError
@@ -35,7 +35,32 @@ _JSON = (".json",)
 _TAR = ".tar"
 
 
-def open_sa1b(root: Folder, index: str, *, name: str = KIND, min_area: int = 1) -> MaskSource:
+INFO = MaskSourceInfo(
+    kind=KIND,
+    title="SA-1B",
+    files=(
+        WantedFile(
+            place="sa_*.tar",
+            content="tars of sa_N.jpg and sa_N.json, as published",
+            elsewhere=("sa_*.jpg and sa_*.json", "*/sa_*.jpg and */sa_*.json"),
+        ),
+    ),
+    licence="SA-1B Dataset Research License: research only, accepted at download.",
+    home="https://ai.meta.com/datasets/segment-anything/",
+    images=11_000_000,
+    masks=200_000_000,
+)
+
+
+def open_sa1b(
+    root: Folder,
+    index: str,
+    *,
+    name: str = KIND,
+    min_area: int = 1,
+    masks_per_image: int | None = 20,
+    seed: int = 0,
+) -> MaskSource:
     """A source of SA-1B's pairs. Where there are tars, only they are read.
 
     Args:
@@ -43,20 +68,27 @@ def open_sa1b(root: Folder, index: str, *, name: str = KIND, min_area: int = 1) 
         index: local folder of the indexes; used for pairs only.
         name: of the source.
         min_area: smaller masks, in pixels, are left out.
+        masks_per_image: at most so many of an image's hundred masks, drawn once and for all; None: all. The published
+            tokenizer saw about 20 an image: 200 million masks of 11 million images.
+        seed: of that choice.
 
     Raises:
         SetupError: an option is wrong, or there is neither a tar nor a pair.
     """
-    area = checked_count("min_area", min_area, 1)
+    wanted = WantedMasks(
+        min_area=checked_count("min_area", min_area, 1),
+        masks_per_image=checked_limit("masks_per_image", masks_per_image),
+        seed=checked_count("seed", seed, 0),
+    )
     tars = sorted((one for one in list_folder(root) if _is_tar(one)), key=lambda one: one.name)
     if tars:
         sized = tuple((one.name, root.size(one.name) if one.size is None else one.size) for one in tars)
         digest = digest_of(f"{tar}\0{size}" for tar, size in sized)
-        settings = {"kind": KIND, "min_area": area, "tars": digest}
-        return Sa1bTars(name=name, settings=settings, root=root, tars=sized, min_area=area)
+        settings = {"kind": KIND, **asdict(wanted), "tars": digest}
+        return Sa1bTars(name=name, settings=settings, root=root, tars=sized, wanted=wanted)
     digest, units = index_listing(KIND, index, partial(_entries, root))
-    settings = {"kind": KIND, "min_area": area, "names": digest}
-    return IndexedSource(name=name, settings=settings, index=units, reader=Sa1bPairReader(root=root, min_area=area))
+    settings = {"kind": KIND, **asdict(wanted), "names": digest}
+    return IndexedSource(name=name, settings=settings, index=units, reader=Sa1bPairReader(root=root, wanted=wanted))
 
 
 def _is_tar(listed: Listed) -> bool:
@@ -72,14 +104,14 @@ class Sa1bTars:
         settings: as ``MaskSource`` says.
         root: folder of the tars.
         tars: name and bytes of each, by name.
-        min_area: in pixels.
+        wanted: which masks of an image.
     """
 
     name: str
     settings: Mapping[str, Any]
     root: Folder
     tars: tuple[tuple[str, int], ...]
-    min_area: int
+    wanted: WantedMasks
 
     @property
     def num_units(self) -> int:
@@ -134,9 +166,8 @@ class Sa1bTars:
         except RecordError as error:
             yield Reject.of(error, stem, where)
             return
-        yield from read_pair(
-            stem, f"{tar}/{image.name}", text, where, min_area=self.min_area, opener=partial(decode_picture, picture)
-        )
+        opener = partial(decode_picture, picture)
+        yield from read_pair(stem, f"{tar}/{image.name}", text, where, wanted=self.wanted, opener=opener, archive=tar)
 
 
 def _shown(name: str) -> str:
@@ -191,11 +222,11 @@ class Sa1bPairReader:
 
     Attributes:
         root: of the source.
-        min_area: in pixels.
+        wanted: which masks of an image.
     """
 
     root: Folder
-    min_area: int
+    wanted: WantedMasks
 
     def name_of(self, record: UnitRecord) -> str:
         """The picture's name, or what its JSON file calls it where it is missing."""
@@ -210,7 +241,7 @@ class Sa1bPairReader:
         except RecordError as error:
             yield Reject.of(error, scene, where)
             return
-        yield from read_pair(scene, image, text, where, min_area=self.min_area, opener=partial(read_picture, self.root))
+        yield from read_pair(scene, image, text, where, wanted=self.wanted, opener=partial(read_picture, self.root))
 
     def _files(self, record: UnitRecord) -> tuple[str, bytes]:
         texts = [name for name in record.annotations if stem_of(name, _JSON) is not None]

@@ -14,6 +14,7 @@ from PIL import Image
 from converters.coco_files import is_side
 from converters.indexed_source import Found, RegionList
 from converters.mask_source import MaskedImage
+from converters.sampling import drawn
 from converters.unit_index import is_key
 from samtok_data import masks
 from samtok_data.errors import RecordError, SetupError
@@ -28,14 +29,30 @@ MAX_JSON_BYTES = 1 << 24
 _HELD_BYTES = 1 << 26
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WantedMasks:
+    """Which masks of an image are given.
+
+    Attributes:
+        min_area: smaller ones, in pixels, are left out.
+        masks_per_image: at most so many of the others, drawn for each image; None: all.
+        seed: of their choice.
+    """
+
+    min_area: int
+    masks_per_image: int | None
+    seed: int
+
+
 def read_pair(
     scene: str,
     image: str,
     text: bytes,
     where: Mapping[str, Any],
     *,
-    min_area: int,
+    wanted: WantedMasks,
     opener: Callable[[str, int, int], Image.Image],
+    archive: str | None = None,
 ) -> Found:
     """The image of a pair with its masks; a broken mask is one reject, a broken JSON file is one.
 
@@ -44,15 +61,16 @@ def read_pair(
         image: the picture's name, for the scene and for messages.
         text: the JSON file's bytes.
         where: what finds the JSON file, for rejects.
-        min_area: smaller masks, in pixels, are left out.
+        wanted: which of its masks.
         opener: gives the picture; takes its name, height and width.
+        archive: as ``MaskedImage`` says.
     """
     try:
         height, width, annotations = _parsed(text)
     except RecordError as error:
         yield Reject.of(error, scene, dict(where))
         return
-    found = RegionList(scene, min_area)
+    found = RegionList(scene, wanted.min_area)
     for place, annotation in enumerate(annotations):
         record = {**where, "annotation": annotation}
         if not isinstance(annotation, Mapping) or not is_key(annotation.get("id")):
@@ -62,9 +80,9 @@ def read_pair(
             found.add(str(annotation["id"]), record, partial(_mask, annotation, height, width))
     yield from found.rejects
     if found.regions:
-        yield MaskedImage(
-            Scene(scene, image, height, width, tuple(found.regions), ()), partial(opener, image, height, width)
-        )
+        chosen = drawn(found.regions, wanted.masks_per_image, seed=wanted.seed, key=scene)
+        whole = Scene(scene, image, height, width, tuple(chosen), ())
+        yield MaskedImage(whole, partial(opener, image, height, width), archive)
 
 
 def _parsed(text: bytes) -> tuple[int, int, list[Any]]:

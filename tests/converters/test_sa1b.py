@@ -82,6 +82,7 @@ def test_each_tar_is_a_unit(tmp_path: Path) -> None:
     assert rejects == []
     assert [image.scene.id for image in images] == ["sa_2", "sa_1", "sa_3"]
     assert images[0].scene.image == "sa_000000.tar/sa_2.jpg"
+    assert [image.archive for image in images] == ["sa_000000.tar", "sa_000000.tar", "sa_000001.tar"]
     assert areas(images[1]) == {"10": 1200, "11": 600}
     assert {image.open().size for image in images} == {(WIDTH, HEIGHT)}
     assert not (tmp_path / "index").exists()  # nothing to index
@@ -144,6 +145,58 @@ def test_small_masks_are_left_out(tmp_path: Path) -> None:
     (image,), rejects = read_tar(tmp_path, tar_of(pair(1)), min_area=601)
     assert (areas(image), rejects) == ({"10": 1200}, [])
     assert read_tar(tmp_path, tar_of(pair(1)), min_area=1201) == ([], [])
+
+
+def many(number: int, masks_of_it: int) -> list[tuple[str, bytes]]:
+    text = description(number, *(annotation(1000 * number + place) for place in range(masks_of_it)))
+    return [(f"sa_{number}.jpg", jpeg()), (f"sa_{number}.json", text)]
+
+
+def test_twenty_masks_of_an_image_are_drawn(tmp_path: Path) -> None:
+    data = tar_of(many(1, 100) + many(2, 100) + many(3, 20))
+    images, rejects = read_tar(tmp_path, data)
+    assert ([len(image.scene.regions) for image in images], rejects) == ([20, 20, 20], [])
+    places = [[int(region.id) % 1000 for region in image.scene.regions] for image in images[:2]]
+    assert places[0] != places[1]  # every image has a choice of its own
+    assert all(one == sorted(one) for one in places)
+    images, _ = read_tar(tmp_path, data, masks_per_image=None)
+    assert [len(image.scene.regions) for image in images] == [100, 100, 20]
+    assert [len(image.scene.regions) for image in read_tar(tmp_path, data, masks_per_image=30)[0]] == [30, 30, 20]
+
+
+def test_the_choice_hangs_on_the_seed_and_the_image_alone(tmp_path: Path) -> None:
+    first, last = (tar_of(order) for order in (many(1, 100) + many(2, 100), many(2, 100) + many(1, 100)))
+    chosen = {image.scene.id: image.scene.regions for image in read_tar(tmp_path, first)[0]}
+    assert {image.scene.id: image.scene.regions for image in read_tar(tmp_path, last)[0]} == chosen
+    assert {image.scene.id: image.scene.regions for image in read_tar(tmp_path, last, seed=1)[0]} != chosen
+    program = """
+        import sys
+        from converters.mask_registry import open_mask_source
+        source = open_mask_source("sa1b", root=sys.argv[1], index=sys.argv[1])
+        print(*(region.id for image in source.read(0) for region in image.scene.regions))
+    """
+    there = [str(int(number)) for number in printed_by(program, tmp_path)]
+    assert there == [region.id for scene in ("sa_2", "sa_1") for region in chosen[scene]]
+
+
+def test_masks_are_drawn_from_those_that_can_be_used(tmp_path: Path) -> None:
+    empty = masks.encode(columns(0) > 0).json
+    broken = [annotation(number, segmentation=empty) for number in range(100, 140)]
+    small = [annotation(number, share=4) for number in range(200, 240)]
+    text = description(1, *broken, *small, *(annotation(number) for number in range(5)))
+    (image,), rejects = read_tar(tmp_path, tar_of([pair(1)[0], ("sa_1.json", text)]), min_area=601, masks_per_image=5)
+    assert (list(areas(image)), len(rejects)) == (["0", "1", "2", "3", "4"], 40)
+
+
+def test_the_options_are_settings(tmp_path: Path) -> None:
+    (tmp_path / "sa_000000.tar").write_bytes(WHOLE)
+    for field, value in (("masks_per_image", None), ("seed", 7), ("min_area", 2)):
+        assert open_sa1b(tmp_path, tmp_path, **{field: value}).settings[field] == value
+    assert open_sa1b(tmp_path, tmp_path).settings["masks_per_image"] == 20
+    with pytest.raises(SetupError, match="masks_per_image: expected a whole number from 1 on, or null for no limit"):
+        open_sa1b(tmp_path, tmp_path, masks_per_image=0)
+    with pytest.raises(SetupError, match="seed: expected a whole number from 0 on, got -1"):
+        open_sa1b(tmp_path, tmp_path, seed=-1)
 
 
 BROKEN: dict[str, tuple[Any, str, str]] = {
@@ -447,6 +500,9 @@ def test_pairs_in_folders_are_units(tmp_path: Path) -> None:
     assert [image.scene.id for image in images] == ["sa_000001/sa_2", "sa_000001/sa_3", "sa_1"]
     assert [source.unit_name(unit) for unit in (0, 2)] == ["sa_000001/sa_2.jpg", "sa_1.jpg"]
     assert areas(images[2]) == {"10": 1200, "11": 600}
+    assert {image.archive for image in images} == {None}
+    (fewer, *_), _ = read_all(open_sa1b(tmp_path / "in", tmp_path / "index", masks_per_image=1))
+    assert len(fewer.scene.regions) == 1
     assert {image.open().size for image in images} == {(WIDTH, HEIGHT)}
 
 
@@ -500,6 +556,9 @@ def test_real_records_decode_to_the_area_that_they_state(samples: Path, tmp_path
         {str(one["id"]): one["area"] for one in record["annotations"]} for record in records
     ]
     assert all(image.open().size == (image.scene.width, image.scene.height) for image in images)
+    for image, record in zip(images, records, strict=True):
+        x, y, width, height = record["annotations"][0]["bbox"]  # of the first to the last pixel's difference
+        assert masks.coco_box(image.scene.regions[0].rle) == (x, y, width + 1, height + 1)
 
 
 @pytest.mark.parametrize("content", ["nothing", "pictures", "texts", "packed", "deeper"])
