@@ -68,10 +68,7 @@ def items_of(chunks: Iterator[bytes], label: str, prefixes: Sequence[str]) -> It
     Raises:
         SetupError: the file is no JSON, or is cut; ijson is not installed.
     """
-    try:
-        import ijson
-    except ImportError as error:
-        raise SetupError("ijson reads large JSON files; install it with: pip install 'samtok-data[train]'") from error
+    ijson = _ijson()
     found = {prefix: ijson.sendable_list() for prefix in prefixes}
     parsers = {prefix: ijson.items_coro(found[prefix], prefix, use_float=True) for prefix in found}
     begun: list[str] = []
@@ -90,7 +87,42 @@ def items_of(chunks: Iterator[bytes], label: str, prefixes: Sequence[str]) -> It
             parser.close()
         yield list(found.values())
     except (ijson.JSONError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise SetupError(
-            f"{label}: no complete JSON: {reason}; the file is cut or of another format: fetch it again"
-        ) from error
+        raise _broken(label, error) from error
+
+
+def fields_of(chunks: Iterator[bytes], label: str, prefix: str) -> Iterator[tuple[str, Any]]:
+    """Name and value of each field of an object in a file, one after the other.
+
+    Args:
+        chunks: of the file.
+        label: what messages call it.
+        prefix: ijson's name of the object: ``videos``; empty where it is the whole file.
+
+    Raises:
+        SetupError: the file is no JSON, or is cut; ijson is not installed.
+    """
+    ijson = _ijson()
+    found = ijson.sendable_list()
+    parser = ijson.kvitems_coro(found, prefix, use_float=True)
+    try:
+        for chunk in chunks:
+            parser.send(chunk)
+            yield from found
+            found.clear()
+        parser.close()
+        yield from found
+    except (ijson.JSONError, ValueError) as error:
+        raise _broken(label, error) from error
+
+
+def _ijson() -> Any:
+    try:
+        import ijson
+    except ImportError as error:
+        raise SetupError("ijson reads large JSON files; install it with: pip install 'samtok-data[train]'") from error
+    return ijson
+
+
+def _broken(label: str, error: Exception) -> SetupError:
+    reason = str(error).partition("\n")[0]
+    return SetupError(f"{label}: no complete JSON: {reason}; the file is cut or of another format: fetch it again")
