@@ -9,7 +9,7 @@ may be painted over, and its area then counts pixels that it no longer has (ADE2
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -27,6 +27,7 @@ from converters.mask_options import (
     first_folder,
 )
 from converters.mask_source import MaskedImage, MaskSourceInfo, WantedFile
+from converters.sampling import drawn
 from converters.unit_index import UnitRecord
 from samtok_data.errors import RecordError
 from samtok_data.label_maps import decode_label_map, encode_labels
@@ -73,7 +74,7 @@ def _reduced(annotation: dict[str, Any]) -> dict[str, Any]:
     return {**annotation, "segments_info": kept}
 
 
-_FORM = CocoFormat(kind=KIND, wanted="segments_info", fields=("file_name", "segments_info"), reduce=_reduced)
+PANOPTIC = CocoFormat(kind=KIND, wanted="segments_info", fields=("file_name", "segments_info"), reduce=_reduced)
 
 
 def open_coco_panoptic(
@@ -111,7 +112,7 @@ def open_coco_panoptic(
     file = first_file(root, "json", json, coco_places("panoptic", part))
     pictures = first_folder(root, "images", images, image_places(part))
     labels = find_folder(root, "masks", file.removesuffix(".json") if masks is None else masks)
-    indexed = index_coco(root, file, index, _FORM)
+    indexed = index_coco(root, file, index, PANOPTIC)
     settings = {"kind": KIND, "crowd": treatment, "min_area": area, "sha256": indexed.sha256}
     reader = CocoPanopticReader(images=pictures, masks=labels, crowd=treatment, min_area=area)
     return IndexedSource(name=name, settings=settings, index=indexed.units, reader=reader)
@@ -126,12 +127,16 @@ class CocoPanopticReader:
         masks: folder of the PNG files.
         crowd: whether crowds are masks.
         min_area: in pixels.
+        masks_per_image: at most so many; None: all.
+        seed: of their choice.
     """
 
     images: Folder
     masks: Folder
     crowd: Treatment
     min_area: int
+    masks_per_image: int | None = None
+    seed: int = 0
 
     def name_of(self, record: UnitRecord) -> str:
         """The image's file name, or its id where the file does not list it."""
@@ -155,29 +160,52 @@ class CocoPanopticReader:
             found.reject("map", {"image": image.file_name, "annotation": other}, error)
         yield from found.rejects
         if found.regions:
-            scene = Scene(found.scene, image.file_name, image.height, image.width, tuple(found.regions), ())
+            chosen = drawn(found.regions, self.masks_per_image, seed=self.seed, key=found.scene)
+            scene = Scene(found.scene, image.file_name, image.height, image.width, tuple(chosen), ())
             yield MaskedImage(scene, partial(read_picture, self.images, image.file_name, image.height, image.width))
 
     def _add(self, found: RegionList, annotation: Any, image: CocoImage) -> None:
         file, segments = _fields(annotation)
         data = read_file(self.masks, file, missing="annotation-missing", kind="PNG file")
         encoded = encode_labels(decode_label_map(data, file, image.height, image.width), void=VOID)
-        listed: set[int] = set()
-        for place, segment in enumerate(segments):
-            where = {"image": image.file_name, "map": file, "segment": segment}
-            label = segment.get("id") if isinstance(segment, Mapping) else None
-            if type(label) is not int or not VOID < label <= _MAX_LABEL:
-                error = RecordError(
-                    "record-invalid", f"segment: expected an id of 1..{_MAX_LABEL}, got {segment!r:.100}"
-                )
-                found.reject(f"segment-{place}", where, error)
-                continue
-            listed.add(label)
-            if self.crowd == "keep" or not segment.get("iscrowd"):
-                found.add(str(label), where, partial(_mask, encoded, label, file))
-        for label in encoded.keys() - listed:
-            error = RecordError("mask-unlisted", f"{file}: it holds the id {label}, which segments_info does not list")
-            found.reject(str(label), {"image": image.file_name, "map": file, "segment": {"id": label}}, error)
+        where = {"image": image.file_name, "map": file}
+        add_segments(found, segments, encoded, where, lambda one: self.crowd == "keep" or not one.get("iscrowd"))
+
+
+def add_segments(
+    found: RegionList,
+    segments: list[Any],
+    encoded: Mapping[int, RLE],
+    where: Mapping[str, Any],
+    is_wanted: Callable[[Mapping[str, Any]], bool],
+) -> None:
+    """Adds the segments of one image; listed without pixels, or with pixels and not listed, they are rejects.
+
+    Args:
+        found: takes them.
+        segments: as listed, ``{"id", ...}`` each.
+        encoded: the mask of every id of the label map, without void.
+        where: what finds the image in the source; ``map`` is the label map's name.
+        is_wanted: whether a listed segment is to be a mask; may raise RecordError.
+    """
+    listed: set[int] = set()
+    for place, segment in enumerate(segments):
+        record = {**where, "segment": segment}
+        label = segment.get("id") if isinstance(segment, Mapping) else None
+        if type(label) is not int or not VOID < label <= _MAX_LABEL:
+            error = RecordError("record-invalid", f"segment: expected an id of 1..{_MAX_LABEL}, got {segment!r:.100}")
+            found.reject(f"segment-{place}", record, error)
+            continue
+        listed.add(label)
+        try:
+            if is_wanted(segment):
+                found.add(str(label), record, partial(_mask, encoded, label, where["map"]))
+        except RecordError as error:
+            found.reject(str(label), record, error)
+    for label in sorted(encoded.keys() - listed):
+        file = where["map"]
+        error = RecordError("mask-unlisted", f"{file}: it holds the id {label}, which segments_info does not list")
+        found.reject(str(label), {**where, "segment": {"id": label}}, error)
 
 
 def _fields(annotation: Any) -> tuple[str, list[Any]]:
