@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from PIL import Image
 
-from converters.mask_options import folder_at
+from converters.mask_options import find_folder, folder_at
+from samtok_data.errors import SetupError
 from samtok_data.pictures import read_picture
 from samtok_data.storage import Folder
 
@@ -55,3 +57,31 @@ def image_folders(whole: Folder, names: Sequence[str]) -> ImageFolders:
     """
     found = ((name, folder_at(whole, name)) for name in names)
     return ImageFolders(whole, tuple((name, folder) for name, folder in found if folder is not None))
+
+
+COCO_PARTS = ("train2017", "val2017")
+
+
+def coco_folders(root: Folder, images: Any) -> ImageFolders:
+    """COCO's images of 2017, under names such as ``train2017/000000000009.jpg``.
+
+    Args:
+        root: of the source.
+        images: the option of this name, the folder that holds train2017 or val2017; None: the root, images, coco and
+            coco/images are looked at.
+
+    Raises:
+        SetupError: neither train2017 nor val2017 is there, or an archive is damaged.
+    """
+    if images is not None:
+        wholes = [find_folder(root, "images", images)]
+    else:
+        wholes = [root, *(folder_at(root, place) for place in ("images", "coco", "coco/images"))]
+    for whole in wholes:
+        found = None if whole is None else image_folders(whole, COCO_PARTS)
+        if found and found.parts:
+            return found
+    where = "it, images, coco and coco/images hold" if images is None else f"{images} holds"
+    raise SetupError(
+        f"{root}: {where} neither train2017 nor val2017; name the folder above them with the option images"
+    )

@@ -22,9 +22,12 @@ from typing import Any
 import yaml
 
 from converters.binary_png import open_binary_png
+from converters.cityscapes import open_cityscapes
 from converters.coco_instances import open_coco_instances
 from converters.coco_panoptic import open_coco_panoptic
+from converters.entityseg import open_entityseg
 from converters.index_png import open_index_png
+from converters.lvis import open_lvis
 from converters.mask_options import checked_name, open_root
 from converters.mask_source import MaskSource
 from converters.sa1b import open_sa1b
@@ -37,6 +40,9 @@ _OPENERS: dict[str, Callable[..., MaskSource]] = {
     "coco-panoptic": open_coco_panoptic,
     "index-png": open_index_png,
     "binary-png": open_binary_png,
+    "entityseg": open_entityseg,
+    "lvis": open_lvis,
+    "cityscapes": open_cityscapes,
 }
 MASK_SOURCES: tuple[str, ...] = tuple(_OPENERS)
 """Every kind of mask source."""
