@@ -71,6 +71,17 @@ def checked_choice(option: str, value: Any, choices: Sequence[Choice]) -> Choice
     raise SetupError(f"{option}: expected {' or '.join(choices)}, got {value!r}")
 
 
+def checked_words(option: str, value: Any) -> tuple[str, ...]:
+    """A list of texts; it may be empty.
+
+    Raises:
+        SetupError: it is something else.
+    """
+    if not isinstance(value, list | tuple) or not all(isinstance(word, str) for word in value):
+        raise SetupError(f"{option}: expected a list of texts, got {value!r}")
+    return tuple(value)
+
+
 def checked_file(option: str, value: Any) -> str:
     """The name of a file or folder under the root.
 

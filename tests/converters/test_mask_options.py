@@ -9,7 +9,14 @@ from typing import Any
 
 import pytest
 
-from converters.mask_options import checked_limit, checked_treatment, find_folder, first_file, first_folder
+from converters.mask_options import (
+    checked_limit,
+    checked_treatment,
+    checked_words,
+    find_folder,
+    first_file,
+    first_folder,
+)
 from samtok_data.errors import SetupError
 from samtok_data.storage import Folder
 
@@ -100,3 +107,10 @@ def test_a_treatment_is_one_of_two_words() -> None:
     assert checked_treatment("crowd", "keep") == "keep"
     with pytest.raises(SetupError, match="crowd: expected keep or skip, got None"):
         checked_treatment("crowd", None)
+
+
+def test_words_are_a_list_of_texts() -> None:
+    assert (checked_words("labels", ["a", "b c"]), checked_words("labels", [])) == (("a", "b c"), ())
+    for value in ("sky", None, [1], {"sky": 1}):
+        with pytest.raises(SetupError, match="labels: expected a list of texts, got "):
+            checked_words("labels", value)
