@@ -69,6 +69,31 @@ def _remote_entries(folder: Folder) -> list[Listed]:
     ]
 
 
+def list_tree(folder: Folder, depth: int) -> Iterator[str]:
+    """Names of the files in a folder and below it, in no order. Hidden ones are passed over.
+
+    An archive is listed in one go, as its directory is in memory.
+
+    Args:
+        folder: of the files.
+        depth: how many folders below it are looked into.
+
+    Raises:
+        SetupError: a folder is not there, or cannot be read.
+    """
+    if folder.is_archive:
+        for name in folder.walk():
+            parts = name.split("/")
+            if len(parts) <= depth + 1 and not any(part.startswith(".") for part in parts):
+                yield name
+        return
+    for listed in list_folder(folder):
+        if not listed.is_folder:
+            yield listed.name
+        elif depth:
+            yield from (f"{listed.name}/{name}" for name in list_tree(folder / listed.name, depth - 1))
+
+
 def digest_of(names: Iterable[str]) -> str:
     """A hash of names in whatever order they come, in constant memory: the sum of their sha256, as 64 hex digits."""
     return _hex(sum(_number_of(name) for name in names))
@@ -154,8 +179,31 @@ def read_listed(folder: Folder, record: UnitRecord) -> tuple[str, bytes]:
         RecordError: ``image-missing``; ``record-duplicate`` where two files have one stem.
         SetupError: the file system itself fails.
     """
+    name = listed_name(folder, record)
+    return name, read_file(folder, name)
+
+
+def listed_name(folder: Folder, record: UnitRecord, kind: str = "image") -> str:
+    """Name of the image, or of another ``kind`` of file, of a row whose records are names.
+
+    Raises:
+        RecordError: ``image-missing``; ``record-duplicate`` where two files have one stem.
+    """
     if not record.images:
-        raise RecordError("image-missing", f"{record.key}: no image of this name under {folder}")
+        raise RecordError("image-missing", f"{record.key}: no {kind} of this name under {folder}")
     if len(record.images) > 1:
-        raise RecordError("record-duplicate", f"{record.key}: several images: {', '.join(sorted(record.images))}")
-    return record.images[0], read_file(folder, record.images[0])
+        raise RecordError("record-duplicate", f"{record.key}: several {kind}s: {', '.join(sorted(record.images))}")
+    return record.images[0]
+
+
+def paired(folder: Folder, record: UnitRecord) -> tuple[str, str]:
+    """Names of the image and of the annotation of a row whose records are names, one of each.
+
+    Raises:
+        RecordError: ``image-missing``; ``record-duplicate`` where two files have one stem.
+    """
+    image = listed_name(folder, record)
+    if len(record.annotations) > 1:
+        names = ", ".join(sorted(record.annotations))
+        raise RecordError("record-duplicate", f"{record.key}: several annotations: {names}")
+    return image, record.annotations[0]
