@@ -38,11 +38,19 @@ class ImageFolders:
             RecordError: one of ``IMAGE_REASONS``.
             SetupError: the file system itself fails.
         """
-        first, _, rest = name.partition("/")
+        folder, inside = self.at(name)
+        return read_picture(folder, inside, height, width)
+
+    def at(self, name: str) -> tuple[Folder, str]:
+        """The folder that a file lies in, and its name there.
+
+        Args:
+            name: in the folder of all images.
+        """
         for part, folder in self.parts:
-            if rest and part == first:
-                return read_picture(folder, rest, height, width)
-        return read_picture(self.whole, name, height, width)
+            if name.startswith(f"{part}/"):
+                return folder, name.removeprefix(f"{part}/")
+        return self.whole, name
 
 
 def image_folders(whole: Folder, names: Sequence[str]) -> ImageFolders:

@@ -24,13 +24,18 @@ def read_json(folder: Folder, name: str, *, most: int = MAX_JSON_BYTES) -> Any:
         RecordError: ``annotation-missing``, or ``annotation-unreadable`` (too large, cut, no JSON).
         SetupError: the file system itself fails.
     """
-    if _size(folder, name) > most:
-        raise RecordError("annotation-unreadable", f"{name}: more bytes than the {most:,} that are read")
-    data = read_file(folder, name, missing="annotation-missing", kind="JSON file")
+    data = read_text(folder, name, most=most)
     try:
         return json.loads(_text(data))
     except (ValueError, RecursionError) as error:
         raise RecordError("annotation-unreadable", f"{name}: no JSON that can be read: {error}") from error
+
+
+def read_text(folder: Folder, name: str, *, most: int) -> bytes:
+    """The bytes of a JSON file, as they are; takes and raises what ``read_json`` does."""
+    if _size(folder, name) > most:
+        raise RecordError("annotation-unreadable", f"{name}: more bytes than the {most:,} that are read")
+    return read_file(folder, name, missing="annotation-missing", kind="JSON file")
 
 
 def _text(data: bytes) -> str:

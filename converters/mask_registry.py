@@ -30,6 +30,7 @@ from converters.index_png import open_index_png
 from converters.lvis import open_lvis
 from converters.mask_options import checked_name, open_root
 from converters.mask_source import MaskSource
+from converters.pixelweb import open_pixelweb
 from converters.sa1b import open_sa1b
 from samtok_data.errors import SetupError
 from samtok_data.storage import Folder
@@ -42,6 +43,7 @@ _OPENERS: dict[str, Callable[..., MaskSource]] = {
     "binary-png": open_binary_png,
     "entityseg": open_entityseg,
     "lvis": open_lvis,
+    "pixelweb": open_pixelweb,
     "cityscapes": open_cityscapes,
 }
 MASK_SOURCES: tuple[str, ...] = tuple(_OPENERS)
