@@ -12,7 +12,6 @@ that were not told apart. Format: mcordts/cityscapesScripts (README.md, helpers/
 
 from __future__ import annotations
 
-import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from typing import Any, Literal, get_args
 from converters.coco_files import is_side
 from converters.indexed_source import Found, IndexedSource, RegionList
 from converters.json_files import read_json
-from converters.listings import index_listing, list_folder, named_entry
+from converters.listings import index_listing, list_folder, named_entry, paired
 from converters.mask_options import (
     Treatment,
     checked_choice,
@@ -201,7 +200,7 @@ class CityscapesReader:
         """The image with its masks; a broken polygon is one reject, a broken file is one."""
         found = RegionList(str(record.key), self.min_area)
         try:
-            image, file = _single(record)
+            image, file = paired(self.images, record)
             height, width = self._add(found, file)
         except RecordError as error:
             yield Reject.of(error, found.scene, {"images": record.images, "files": record.annotations})
@@ -249,15 +248,6 @@ class CityscapesReader:
         if label in self.leave_out or (self.void == "skip" and label in _VOID):
             return False
         return self.groups == "keep" or not is_group
-
-
-def _single(record: UnitRecord) -> tuple[str, str]:
-    if not record.images:
-        raise RecordError("image-missing", f"{record.annotations[0]}: no image of this name")
-    if len(record.images) > 1 or len(record.annotations) > 1:
-        names = ", ".join(posixpath.basename(name) for name in sorted(record.images + record.annotations))
-        raise RecordError("record-duplicate", f"{record.key}: expected an image and its annotation, got {names}")
-    return record.images[0], record.annotations[0]
 
 
 def _drawing(value: Any, file: str) -> tuple[int, int, list[Any]]:

@@ -175,7 +175,7 @@ def first_file(root: Folder, option: str, value: Any, places: Sequence[str]) -> 
         return checked_file(option, value)
     require_root(root)
     for place in places:
-        if _is_file(root, place):
+        if is_file(root, place):
             return place
     raise SetupError(f"{root}: none of the files {', '.join(places)}; name the file with the option {option}")
 
@@ -189,7 +189,7 @@ def folder_at(root: Folder, name: str) -> Folder | None:
     if _is_folder(root / name):
         return root / name
     for archive, inside in _packings(name.rstrip("/").split("/")):
-        if not root.is_archive and _is_file(root, archive):
+        if not root.is_archive and is_file(root, archive):
             opened = root.archive(archive)
             for place in inside:
                 found = opened / place if place else opened
@@ -235,7 +235,12 @@ def _is_folder(folder: Folder) -> bool:
         raise SetupError(f"{folder}: cannot be read: {error}") from error
 
 
-def _is_file(folder: Folder, name: str) -> bool:
+def is_file(folder: Folder, name: str) -> bool:
+    """Whether a file is there.
+
+    Raises:
+        SetupError: the file system cannot be asked.
+    """
     try:
         return raising_os_errors(folder.fs.isfile)(folder.at(name))
     except OSError as error:

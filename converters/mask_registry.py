@@ -21,6 +21,7 @@ from typing import Any
 
 import yaml
 
+from converters.ade20k import open_ade20k
 from converters.binary_png import open_binary_png
 from converters.cityscapes import open_cityscapes
 from converters.coco_instances import open_coco_instances
@@ -30,8 +31,12 @@ from converters.index_png import open_index_png
 from converters.lvis import open_lvis
 from converters.mask_options import checked_name, open_root
 from converters.mask_source import MaskSource
+from converters.mevis import open_mevis
 from converters.pixelweb import open_pixelweb
+from converters.ref_youtube_vos import open_ref_youtube_vos
+from converters.revos import open_revos
 from converters.sa1b import open_sa1b
+from converters.sav import open_sav
 from samtok_data.errors import SetupError
 from samtok_data.storage import Folder
 
@@ -44,7 +49,12 @@ _OPENERS: dict[str, Callable[..., MaskSource]] = {
     "entityseg": open_entityseg,
     "lvis": open_lvis,
     "pixelweb": open_pixelweb,
+    "ade20k": open_ade20k,
     "cityscapes": open_cityscapes,
+    "sav": open_sav,
+    "mevis": open_mevis,
+    "revos": open_revos,
+    "ref-youtube-vos": open_ref_youtube_vos,
 }
 MASK_SOURCES: tuple[str, ...] = tuple(_OPENERS)
 """Every kind of mask source."""
