@@ -11,7 +11,7 @@ from PIL import Image
 from converters.mask_options import find_folder, folder_at
 from samtok_data.errors import SetupError
 from samtok_data.pictures import read_picture
-from samtok_data.storage import Folder
+from samtok_data.storage import Folder, is_contained
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,9 @@ class ImageFolders:
             name: in the folder of all images.
         """
         for part, folder in self.parts:
-            if name.startswith(f"{part}/"):
-                return folder, name.removeprefix(f"{part}/")
+            inside = name.removeprefix(f"{part}/")
+            if inside != name and is_contained(inside):
+                return folder, inside
         return self.whole, name
 
 

@@ -28,6 +28,7 @@ from converters.coco_instances import open_coco_instances
 from converters.coco_panoptic import open_coco_panoptic
 from converters.entityseg import open_entityseg
 from converters.index_png import open_index_png
+from converters.lisa_plus import open_lisa_plus
 from converters.lvis import open_lvis
 from converters.mask_options import checked_name, open_root
 from converters.mask_source import MaskSource
@@ -47,6 +48,7 @@ _OPENERS: dict[str, Callable[..., MaskSource]] = {
     "index-png": open_index_png,
     "binary-png": open_binary_png,
     "entityseg": open_entityseg,
+    "lisa++": open_lisa_plus,
     "lvis": open_lvis,
     "pixelweb": open_pixelweb,
     "ade20k": open_ade20k,
