@@ -135,7 +135,7 @@ class MaskDictReader:
 
     def name_of(self, record: UnitRecord) -> str:
         """The video's id."""
-        return str(record.key)
+        return str(record.key or "a video without a name")
 
     def read(self, record: UnitRecord) -> Found:
         """Frames of the video with the masks of its expressions."""

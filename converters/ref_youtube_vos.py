@@ -122,7 +122,7 @@ class RefYoutubeVosReader:
 
     def name_of(self, record: UnitRecord) -> str:
         """The video's id."""
-        return str(record.key)
+        return str(record.key or "a video without a name")
 
     def read(self, record: UnitRecord) -> Found:
         """Frames of the video with the objects of its expressions."""
