@@ -8,6 +8,7 @@ under a video's name leads nowhere.
 
 from __future__ import annotations
 
+import errno
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -54,17 +55,15 @@ class OpenVideo:
             Fewer than were wanted, where the video is shorter.
 
         Raises:
-            RecordError: ``video-unreadable``: the file is damaged here, and what comes behind cannot be trusted.
+            RecordError: ``video-unreadable``: libav finds the file damaged here; what comes behind is drawn upon it.
             SetupError: the file system itself fails.
         """
-        left = iter(wanted)
-        following = next(left, None)
-        for number, frame in enumerate(self._decoded()):
-            if following is None:
-                return
-            if number == following:
-                yield number, _shown(frame, self.name)
-                following = next(left, None)
+        left = list(reversed(wanted))
+        for number, frame in enumerate(self._decoded() if left else ()):
+            if number == left[-1]:
+                yield left.pop(), _shown(frame, self.name)
+                if not left:
+                    return
 
     def _decoded(self) -> Iterator[Any]:
         with _errors(self.name):
@@ -113,10 +112,14 @@ def _errors(name: str) -> Iterator[None]:
 
     try:
         yield
-    except FFmpegError as error:
+    except RecordError:
+        raise
+    except (FFmpegError, ValueError) as error:  # a store's file says ValueError of a place before its begin
         message = str(error).partition("\n")[0]
         raise RecordError("video-unreadable", f"{name}: cannot be decoded: {message}") from error
     except OSError as error:
+        if error.errno == errno.EINVAL:  # a local file says so of that; an empty one has no other place
+            raise RecordError("video-unreadable", f"{name}: is no video") from error
         raise _failed(name, error) from error
 
 
