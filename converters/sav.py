@@ -95,8 +95,6 @@ def open_sav(
     if framed is not None:
         return framed
     digest, units = index_listing(KIND, index, partial(_entries, folder, which))
-    if not units.num_paired:
-        raise SetupError(f"{folder}: no JSON file belongs to a video; expected sav_000001.mp4, sav_000001_auto.json")
     reader = SavReader(folder=folder, masklets=which, taken=taken)
     settings = {"kind": KIND, "masklets": which, **taken.settings, "names": digest}
     return IndexedSource(name=name, settings=settings, index=units, reader=reader)

@@ -74,21 +74,20 @@ def open_sav_frames(kind: str, folder: Folder, index: str, *, name: str, taken: 
         taken: what is taken of a video.
 
     Raises:
-        SetupError: no annotation belongs to a frame.
+        SetupError: one of the two folders holds nothing.
     """
     images, pngs = folder_at(folder, IMAGES), folder_at(folder, ANNOTATIONS)
     if images is None or pngs is None:
         return None
-    digest, units = index_listing(kind, index, partial(_entries, images, pngs))
-    if not units.num_paired:
-        raise SetupError(f"{folder}: no video is in both {IMAGES} and {ANNOTATIONS}; is one of them incomplete?")
+    digest, units = index_listing(kind, index, partial(_entries, folder, images, pngs))
     settings = {"kind": kind, "layout": "frames", **taken.settings, "names": digest}
     reader = SavFramesReader(images=images, masks=pngs, taken=taken)
     return IndexedSource(name=name, settings=settings, index=units, reader=reader)
 
 
-def _entries(images: Folder, pngs: Folder) -> Iterator[Entry]:
+def _entries(folder: Folder, images: Folder, pngs: Folder) -> Iterator[Entry]:
     videos: set[str] = set()
+    annotated = 0
     for name in list_tree(images, 1):
         video = posixpath.dirname(name)
         if video and stem_of(name, PICTURE_SUFFIXES) is not None:
@@ -98,7 +97,13 @@ def _entries(images: Folder, pngs: Folder) -> Iterator[Entry]:
             yield named_entry("images", video, name)
     for name in list_tree(pngs, 2):
         if name.count("/") == 2 and stem_of(name, (".png",)) is not None:
+            annotated += 1
             yield named_entry("annotations", name.split("/")[0], name)
+    if not videos or not annotated:
+        raise SetupError(
+            f"{folder}: expected {IMAGES}/<video>/00000.jpg and {ANNOTATIONS}/<video>/000/00000.png, found "
+            f"{len(videos):,} videos and {annotated:,} PNG files"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
