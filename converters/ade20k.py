@@ -145,6 +145,11 @@ def open_ade20k(
     Raises:
         SetupError: an option is wrong or of another layout, a file or folder is not there, or no image has masks.
     """
+    options: dict[str, Any] = {
+        "min_area": checked_count("min_area", min_area, 1),
+        "masks_per_image": checked_limit("masks_per_image", masks_per_image),
+        "seed": checked_count("seed", seed, 0),
+    }
     part = checked_choice("split", split, tuple(_FOLDERS))
     own = {"json": json, "crowd": crowd, "annotations": annotations, "instances": instances, "things": things}
     own |= {"shapes": shapes, "parts": parts}
@@ -153,11 +158,6 @@ def open_ade20k(
         if value is not None and chosen not in _LAYOUTS_OF[option]:
             wanted = " or ".join(_LAYOUTS_OF[option])
             raise SetupError(f"{option}: the layout {chosen} has no such option; set layout: {wanted}, or leave it out")
-    options: dict[str, Any] = {
-        "min_area": checked_count("min_area", min_area, 1),
-        "masks_per_image": checked_limit("masks_per_image", masks_per_image),
-        "seed": checked_count("seed", seed, 0),
-    }
     make = {"panoptic": _open_panoptic, "challenge": _open_challenge, "full": _open_full}[chosen]
     settings, units, reader = make(root, index, part, images, own, options)
     settings = {"kind": KIND, "layout": chosen, "split": part, **options, **settings}

@@ -33,7 +33,7 @@ from converters.mask_options import (
 )
 from converters.mask_source import MaskedImage, MaskSourceInfo, WantedFile
 from converters.sampling import drawn
-from converters.unit_index import Entry, Table, UnitRecord
+from converters.unit_index import Entry, Table, UnitIndex, UnitRecord
 from samtok_data import masks as mask_files
 from samtok_data.errors import RecordError, SetupError
 from samtok_data.label_maps import decode_label_map, encode_labels, map_size
@@ -116,8 +116,7 @@ def open_cityscapes(
         groups: ``keep`` groups of things (``cargroup``), or ``skip`` them.
         deleted: ``keep`` polygons that were marked as deleted, or ``skip`` them; label maps do not hold them.
         void: ``keep`` what is of no class (static, dynamic, ground, ego vehicle, rectification border, out of roi,
-            unlabeled), or ``skip`` it; None: ``keep`` polygons, ``skip`` it in label maps, as the published
-            preparations of each do.
+            unlabeled), or ``skip`` it; None: ``keep`` such polygons, and ``skip`` it in label maps.
         min_area: smaller masks, in pixels, are left out.
         masks_per_image: at most so many, chosen at random; None: all.
         seed: of that choice.
@@ -138,17 +137,22 @@ def open_cityscapes(
         "masks_per_image": checked_limit("masks_per_image", masks_per_image),
         "seed": checked_count("seed", seed, 0),
     }
-    pictures = first_folder(root, "images", images, ("leftImg8bit", "leftImg8bit_trainvaltest/leftImg8bit"))
-    drawings = first_folder(root, "annotations", annotations, ("gtFine", "gtFine_trainvaltest/gtFine"))
-    digest, units = index_listing(KIND, index, partial(_entries, pictures / part, drawings / part, which))
+    pictures = first_folder(root, "images", images, ("leftImg8bit", "leftImg8bit_trainvaltest/leftImg8bit")) / part
+    drawings = first_folder(root, "annotations", annotations, ("gtFine", "gtFine_trainvaltest/gtFine")) / part
+    digest, units = _indexed(index, pictures, drawings, which)
+    settings = {"kind": KIND, "split": part, **options, "leave_out": list(options["leave_out"]), "names": digest}
+    reader = CityscapesReader(images=pictures, annotations=drawings, **options)
+    return IndexedSource(name=name, settings=settings, index=units, reader=reader)
+
+
+def _indexed(index: str, images: Folder, annotations: Folder, which: Masks) -> tuple[str, UnitIndex]:
+    digest, units = index_listing(KIND, index, partial(_entries, images, annotations, which))
     if not units.num_paired:
         raise SetupError(
-            f"{root}: no image of {pictures / part} has an annotation under {drawings / part}; expected "
-            "<city>/<image>_leftImg8bit.png and <city>/<image>_gtFine_polygons.json, or _gtFine_instanceIds.png"
+            f"no image of {images} has an annotation under {annotations}; expected <city>/<image>_leftImg8bit.png and "
+            "<city>/<image>_gtFine_polygons.json, or _gtFine_instanceIds.png"
         )
-    reader = CityscapesReader(images=pictures / part, annotations=drawings / part, **options)
-    settings = {"kind": KIND, "split": part, **options, "leave_out": list(options["leave_out"]), "names": digest}
-    return IndexedSource(name=name, settings=settings, index=units, reader=reader)
+    return digest, units
 
 
 def _entries(images: Folder, annotations: Folder, which: Masks) -> Iterator[Entry]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import os
 import posixpath
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from converters.unit_index import Entry, Table, UnitIndex, UnitRecord, build_index, index_path, is_key, open_index
 from samtok_data.errors import RecordError, SetupError
@@ -137,7 +139,14 @@ def picture_entries(folder: Folder) -> Iterator[Entry]:
             yield named_entry("images", stem, listed.name)
 
 
-def index_listing(kind: str, index: str, entries: Callable[[], Iterable[Entry]]) -> tuple[str, UnitIndex]:
+def index_listing(
+    kind: str,
+    index: str,
+    entries: Callable[[], Iterable[Entry]],
+    *,
+    content: Mapping[str, Any] | None = None,
+    before: Callable[[], Iterable[Entry]] = tuple,
+) -> tuple[str, UnitIndex]:
     """The index of what lies in folders; built where there is none of these names yet.
 
     The names are listed once to see whether an index is there, and again to build it. What the files hold is not
@@ -147,6 +156,8 @@ def index_listing(kind: str, index: str, entries: Callable[[], Iterable[Entry]])
         kind: of the source.
         index: local folder of the indexes.
         entries: lists the folders anew; the records are names.
+        content: what decides the entries of ``before``, as JSON values: hashes of the files that they are read from.
+        before: further entries, which go before the listed ones; asked for only where there is no index yet.
 
     Returns:
         A hash of the names, and the index.
@@ -155,8 +166,8 @@ def index_listing(kind: str, index: str, entries: Callable[[], Iterable[Entry]])
         SetupError: a folder cannot be listed, or changes meanwhile; the index cannot be written.
     """
     digest = digest_of(_name(entry) for entry in entries())
-    path = index_path(index, {"kind": kind, "names": digest})
-    return digest, open_index(path) or build_index(path, _unchanged(entries(), digest))
+    path = index_path(index, {"kind": kind, "names": digest, **({"content": content} if content else {})})
+    return digest, open_index(path) or build_index(path, itertools.chain(before(), _unchanged(entries(), digest)))
 
 
 def _name(entry: Entry) -> str:

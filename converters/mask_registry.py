@@ -26,6 +26,7 @@ from converters.binary_png import open_binary_png
 from converters.cityscapes import open_cityscapes
 from converters.coco_instances import open_coco_instances
 from converters.coco_panoptic import open_coco_panoptic
+from converters.coconut import open_coconut
 from converters.entityseg import open_entityseg
 from converters.index_png import open_index_png
 from converters.lisa_plus import open_lisa_plus
@@ -52,6 +53,7 @@ _OPENERS: dict[str, Callable[..., MaskSource]] = {
     "lvis": open_lvis,
     "pixelweb": open_pixelweb,
     "ade20k": open_ade20k,
+    "coconut": open_coconut,
     "cityscapes": open_cityscapes,
     "sav": open_sav,
     "mevis": open_mevis,
