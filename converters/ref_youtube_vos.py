@@ -149,5 +149,4 @@ class _ObjectMaps:
 
     def at(self, place: int, frame: str, objects: Sequence[int]) -> FrameMasks:
         name = f"{self.video}/{frame}.png"
-        found = decode_object_map(read_file(self.folder, name, missing="annotation-missing", kind="PNG file"), name)
-        return FrameMasks(found.size, [(one, mask) for one, mask in found.masks if one in objects])
+        return decode_object_map(read_file(self.folder, name, missing="annotation-missing", kind="PNG file"), name)

@@ -203,7 +203,7 @@ class ObjectMasks(Protocol):
         ...
 
     def at(self, place: int, frame: str, objects: Sequence[int]) -> FrameMasks:
-        """The masks of some objects in a frame.
+        """The masks of some objects in a frame, and maybe of others.
 
         Raises:
             RecordError: those of this frame cannot be read.

@@ -16,6 +16,7 @@ from converters.mask_registry import open_mask_source
 from converters.mask_source import MaskedImage, MaskSource
 from samtok_data import masks
 from samtok_data.errors import RecordError, SetupError
+from samtok_data.storage import Folder
 from tests.converters.mask_sources import HEIGHT, WIDTH, areas, columns, photograph, read_all, reasons
 from tests.converters.video_sources import NOTHING, described, expressions, names, stripe, write_frames, write_json
 
@@ -122,6 +123,22 @@ def test_a_draw_depends_on_seed_and_video_alone(tmp_path: Path) -> None:
     }
     write_json(path, {"videos": dict(reversed(turned.items()))})
     assert [image.scene for image in read_all(open_mevis(tmp_path))[0]] == [scene for one in taken for scene in one]
+
+
+def test_expressions_are_drawn_by_the_seed(tmp_path: Path) -> None:
+    many(tmp_path)
+    drawn = {
+        tuple(tuple(areas(image)) for image in read_all(open_mevis(tmp_path, frames=None, seed=seed))[0])
+        for seed in range(5)
+    }
+    assert len(drawn) > 1
+
+
+def test_masks_belong_to_the_frames_in_the_order_of_their_names(tmp_path: Path) -> None:
+    """As the published readers, which sort the names first."""
+    write(tmp_path, {"v": described(["00001", "00000"], expressions([7]))}, {"7": [stripe(0), NOTHING]})
+    (image,), _ = read_all(open_mevis(tmp_path))
+    assert image.scene.id == "v/00000"
 
 
 def test_more_of_both_can_be_taken(tmp_path: Path) -> None:
@@ -330,6 +347,17 @@ def test_frames_in_a_zip_are_read_in_place(tmp_path: Path) -> None:
     after, rejects = read_all(source)
     assert ([image.scene for image in after], rejects) == ([image.scene for image in before], [])
     assert after[0].open().tobytes() == pixels
+
+
+def test_a_source_in_a_store(tmp_path: Path) -> None:
+    small(tmp_path)
+    address = f"memory://{tmp_path.name}"
+    for path in (tmp_path / "train").rglob("*.*"):
+        Folder(address).write(path.relative_to(tmp_path).as_posix(), path.read_bytes())
+    Folder(f"{address}/train/JPEGImages/v").remove("00001.jpg")
+    images, rejects = read_all(open_mask_source("mevis", root=address, index=str(tmp_path / "index"), **ALL))
+    assert (shown(images), reasons(rejects)) == ({"v/00000": {"7": 600}}, [("v/00001", "frame-missing")])
+    assert images[0].open().size == (WIDTH, HEIGHT)
 
 
 def test_the_index_is_made_once_for_all_options(tmp_path: Path) -> None:

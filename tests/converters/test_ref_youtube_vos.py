@@ -76,6 +76,15 @@ def test_an_object_that_is_not_in_a_frame_is_no_fault(tmp_path: Path) -> None:
     assert (image.scene.id, areas(image), rejects) == ("v/00000", {"2": 1200}, [])
 
 
+def test_files_of_masks_that_nothing_speaks_of_are_not_read(tmp_path: Path) -> None:
+    write(tmp_path, {"0": {"exp": "nothing", "obj_id": []}, "1": {"exp": "a dog", "obj_id": "1"}})
+    shutil.rmtree(tmp_path / "train" / "Annotations" / "v")
+    reasons_of = {seed: reasons(read_all(open_vos(tmp_path, seed=seed))[1]) for seed in range(6)}
+    missing = [("v/00000", "annotation-missing"), ("v/00005", "annotation-missing")]
+    assert [found for found in reasons_of.values() if found not in ([], missing)] == []
+    assert {len(found) for found in reasons_of.values()} == {0, 2}
+
+
 def test_ids_of_two_digits_and_numbers_are_read(tmp_path: Path) -> None:
     write(tmp_path, {**said_of("10"), "7": {"exp": "two", "obj_id": 2}}, frames=1)
     palette_map(tmp_path / "train" / "Annotations" / "v" / "00000.png", 1, 10, 2, 2)

@@ -19,6 +19,7 @@ from converters.mask_registry import open_mask_source
 from converters.mask_source import MaskedImage, MaskSource
 from samtok_data import masks
 from samtok_data.errors import RecordError, SetupError
+from samtok_data.storage import Folder
 from tests.converters.mask_sources import HEIGHT, WIDTH, areas, columns, label_map, photograph, read_all, reasons
 from tests.converters.video_sources import NOTHING, names, number_of, stripe, video, write_json
 
@@ -337,6 +338,21 @@ def test_an_archive_is_read_in_place(tmp_path: Path, ending: str) -> None:
         (one.scene.id, one.scene.regions) for one in before
     ]
     assert [image.open().tobytes() for image in images] == [image.open().tobytes() for image in before]
+
+
+def test_videos_in_a_store(tmp_path: Path) -> None:
+    framed(write(tmp_path / "here" / "sav_000", TWO).parent / "sav_val")
+    address = f"memory://{tmp_path.name}"
+    for path in (tmp_path / "here").rglob("*.*"):
+        Folder(address).write(path.relative_to(tmp_path / "here").as_posix(), path.read_bytes())
+    for videos in (None, "sav_val"):
+        there = open_mask_source("sav", root=address, index=str(tmp_path / "index"), videos=videos, step=1)
+        here = open_sav(tmp_path / "here", videos=videos, step=1)
+        images, rejects = read_all(there)
+        assert rejects == []
+        assert [image.scene for image in images] == [image.scene for image in read_all(here)[0]]
+        assert there.settings == here.settings
+        assert {image.open().size for image in images} == {(WIDTH, HEIGHT)}
 
 
 SETUPS: dict[str, tuple[dict[str, Any], str]] = {
