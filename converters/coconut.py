@@ -261,24 +261,30 @@ class CoconutReader:
         for other in more:
             error = RecordError("record-duplicate", f"{found.scene}: the part {first['part']} has this image already")
             found.reject(other["part"], other, error)
+        try:
+            place, file = self._image(record)
+            image = posixpath.join(place.label, file)
+            height, width = self._add(found, first, image)
+        except RecordError as error:
+            yield from found.rejects
+            yield Reject.of(error, found.scene, {"images": record.images, "annotation": first})
+            return
+        yield from found.rejects
+        if found.regions:
+            chosen = drawn(found.regions, self.masks_per_image, seed=self.seed, key=found.scene)
+            scene = Scene(found.scene, image, height, width, tuple(chosen), ())
+            yield MaskedImage(scene, partial(read_picture, place.folder, file, height, width))
+
+    def _image(self, record: UnitRecord) -> tuple[ImageFolder, str]:
+        """The image's folder, the first one where several have it, and its name there."""
         if not record.images:
             where = ", ".join(one.label for one in self.images)
-            error = RecordError("image-missing", f"{found.scene}: no image of this name in {where}")
-            yield from found.rejects
-            yield Reject.of(error, found.scene, first)
-            return
-        place, file = record.images[0]  # where two folders have it, the one that is named first
-        image = posixpath.join(self.images[place].label, file)
-        size = None
-        try:
-            size = self._add(found, first, image)
-        except RecordError as error:
-            found.reject("map", {"image": image, "annotation": first}, error)
-        yield from found.rejects
-        if found.regions and size:
-            chosen = drawn(found.regions, self.masks_per_image, seed=self.seed, key=found.scene)
-            scene = Scene(found.scene, image, *size, tuple(chosen), ())
-            yield MaskedImage(scene, partial(read_picture, self.images[place].folder, file, *size))
+            raise RecordError("image-missing", f"{record.key}: no image of this name in {where}")
+        place = min(number for number, _ in record.images)
+        files = sorted(file for number, file in record.images if number == place)
+        if len(files) > 1:
+            raise RecordError("record-duplicate", f"{record.key}: several images: {', '.join(files)}")
+        return self.images[place], files[0]
 
     def _add(self, found: RegionList, annotation: Mapping[str, Any], image: str) -> tuple[int, int]:
         label, data, segments = self._map(found.scene, annotation)

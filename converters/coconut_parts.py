@@ -52,6 +52,10 @@ def _kept(segment: Mapping[str, Any]) -> dict[str, Any]:
     return {field: segment[field] for field in fields if field in segment}
 
 
+def _fields(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
 def _entry(name: Any, record: dict[str, Any]) -> Entry:
     """A record that belongs to the image whose file, or whose label map, has this name."""
     file = posixpath.basename(name) if isinstance(name, str) else ""
@@ -80,7 +84,7 @@ class BasePart:
         """A record for every row."""
         for file, _digest in self.files:
             for group, row, values in parquet_rows(self.folder, file, _COLUMNS, CELL):
-                annotation, image = (values[column] or {} for column in _COLUMNS)
+                annotation, image = (_fields(values[column]) for column in _COLUMNS)
                 size = [image.get("height"), image.get("width")]
                 place = {"file": file, "group": group, "row": row}
                 record = {"part": "base", **place, "segments": kept_segments(annotation.get("segments_info"))}
@@ -117,7 +121,7 @@ class LargePart:
         chunks = noted(chunks_of(self.root, self.json, label, "large_json"), digest.update)
         for (items,) in items_of(chunks, label, ("annotations.item",)):
             for annotation in items:
-                fields = annotation if isinstance(annotation, Mapping) else {}
+                fields = _fields(annotation)
                 has_segments = has_segments or "segments_info" in fields
                 name = fields.get("object365_file_name") or fields.get("file_name")
                 record = {"part": "large", "name": name, "segments": kept_segments(fields.get("segments_info"))}

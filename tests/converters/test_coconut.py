@@ -282,10 +282,10 @@ def test_masks_are_drawn_by_lot(tmp_path: Path) -> None:
 # --- faults ----------------------------------------------------------------------------------------------------------
 
 BROKEN: dict[str, tuple[dict[str, Any], list[tuple[str, str]]]] = {
-    "no PNG": (row(1, b"text"), [("/map", "annotation-unreadable")]),
-    "cut": (row(1, png()[:70]), [("/map", "annotation-unreadable")]),
-    "another size": (row(1, png("L", LABELS[1:])), [("/map", "mask-size")]),
-    "no mask": ({**row(1), "mask": {"bytes": None, "path": "x.png"}}, [("/map", "annotation-missing")]),
+    "no PNG": (row(1, b"text"), [("", "annotation-unreadable")]),
+    "cut": (row(1, png()[:70]), [("", "annotation-unreadable")]),
+    "another size": (row(1, png("L", LABELS[1:])), [("", "mask-size")]),
+    "no mask": ({**row(1), "mask": {"bytes": None, "path": "x.png"}}, [("", "annotation-missing")]),
     "an empty segment": (row(1, None, [*SEGMENTS, segment(9)]), [("/9", "mask-empty")]),
     "a segment that is not listed": (row(1, None, SEGMENTS[:2]), [("/3", "mask-unlisted")]),
     "two of one id": (row(1, None, [*SEGMENTS, segment(1)]), [("/1", "record-duplicate")]),
@@ -332,6 +332,21 @@ def test_an_image_that_is_not_there_is_a_reject(tmp_path: Path) -> None:
     assert source.unit_name(0) == "000000000001"
 
 
+def test_two_images_of_one_name_in_a_folder_are_a_reject(tmp_path: Path) -> None:
+    write_base(tmp_path, row(1), row(2))
+    photograph(tmp_path / "coco" / "train2017" / "000000000001.png")
+    (image,), rejects = read_all(open_coconut(tmp_path))
+    assert (image.scene.id, reasons(rejects)) == ("000000000002", [("000000000001", "record-duplicate")])
+
+
+def test_a_base_whose_columns_are_texts_has_no_names(tmp_path: Path) -> None:
+    table = pa.table({"mask": [row(1)["mask"]], "segments_info": ["{}"], "image_info": ["{}"]})
+    write_base(tmp_path, row(1))
+    parquet.write_table(table, tmp_path / "coconut_base" / "b.parquet")
+    _images, rejects = read_all(open_coconut(tmp_path))
+    assert reasons(rejects) == [("none/base-0", "record-invalid")]
+
+
 def test_an_image_of_another_size_shows_when_it_is_opened(tmp_path: Path) -> None:
     write_xlarge(tmp_path, 20)
     photograph(tmp_path / "object365" / "patch44" / f"{O365.format(20)}.jpg", height=9)
@@ -341,8 +356,8 @@ def test_an_image_of_another_size_shows_when_it_is_opened(tmp_path: Path) -> Non
 
 
 LARGE_FAULTS: dict[str, tuple[Any, tuple[str, str]]] = {
-    "no map": (large(10, object365_file_name=O365.format(99)), (f"{O365.format(99)}/map", "annotation-missing")),
-    "no segments": (large(10, segments_info=None), (f"{O365.format(10)}/map", "record-invalid")),
+    "no map": (large(10, object365_file_name=O365.format(99)), (f"{O365.format(99)}", "annotation-missing")),
+    "no segments": (large(10, segments_info=None), (f"{O365.format(10)}", "record-invalid")),
     "no name": ({"image_id": 4, "segments_info": []}, ("none/large-0", "record-invalid")),
     "no object": (7, ("none/large-0", "record-invalid")),
     "leads out": (large(10, object365_file_name=".."), ("none/large-0", "record-invalid")),
@@ -370,14 +385,14 @@ def test_a_broken_file_of_the_extra_large_part_is_one_reject(tmp_path: Path, dat
     write_xlarge(write_xlarge(tmp_path, 20), 21)
     (tmp_path / "coconut_xlarge" / "panseg_info" / f"{O365.format(20)}.json").write_bytes(data)
     (image,), rejects = read_all(open_coconut(tmp_path))
-    assert (image.scene.id, reasons(rejects)) == (O365.format(21), [(f"{O365.format(20)}/map", reason)])
+    assert (image.scene.id, reasons(rejects)) == (O365.format(21), [(f"{O365.format(20)}", reason)])
 
 
 def test_a_map_with_an_alpha_channel_is_refused(tmp_path: Path) -> None:
     write_xlarge(write_xlarge(tmp_path, 20), 21)
     Image.new("RGBA", (WIDTH, HEIGHT)).save(tmp_path / "coconut_xlarge" / "panseg" / f"{O365.format(20)}.png")
     (_image,), rejects = read_all(open_coconut(tmp_path))
-    assert reasons(rejects) == [(f"{O365.format(20)}/map", "annotation-unreadable")]
+    assert reasons(rejects) == [(f"{O365.format(20)}", "annotation-unreadable")]
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
