@@ -248,3 +248,9 @@ def test_memory_does_not_grow_with_the_video(tmp_path: Path) -> None:
         assert decoded == frames
         peaks.append(peak)
     assert peaks[1] - peaks[0] < 20
+
+
+def test_a_real_video_is_decoded_to_its_end(samples: Path) -> None:
+    with open_video(Folder(samples / "masks" / "cutie_examples"), "example.mp4") as opened:
+        found = {number: picture.size for number, picture in opened.frames([0, 116, 117])}
+        assert (opened.num_frames, found) == (117, {0: (640, 480), 116: (640, 480)})
