@@ -25,7 +25,7 @@ _TAIL_BYTES = 8  # length of the footer, 4 bytes, and the mark PAR1
 
 
 def footer_digest(folder: Folder, name: str) -> str:
-    """A hash of a file's size and footer: it says where each piece of a column lies and how long it is.
+    """A hash of a file's footer, which says where each piece of a column lies and how long it is.
 
     Other bytes of the same lengths are not noticed; the files have gigabytes.
 
@@ -44,7 +44,7 @@ def footer_digest(folder: Folder, name: str) -> str:
             if tail[4:] != b"PAR1" or not length <= min(size, _MAX_FOOTER_BYTES):
                 raise SetupError(f"{label}: is no whole Parquet file ({size:,} bytes); fetch it again")
             file.seek(size - length)
-            return hashlib.sha256(size.to_bytes(8, "little") + file.read(length)).hexdigest()
+            return hashlib.sha256(file.read(length)).hexdigest()
     except OSError as error:
         raise SetupError(f"{label}: cannot be read: {error}") from error
 

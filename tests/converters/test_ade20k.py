@@ -87,6 +87,16 @@ def test_the_prepared_files_are_read_where_they_are_there(tmp_path: Path) -> Non
     assert source.settings["layout"] == "panoptic"
 
 
+def test_crowds_are_skipped_unless_they_are_kept(tmp_path: Path) -> None:
+    path = prepare(tmp_path, CLASSES, THINGS) / CHALLENGE / "ade20k_panoptic_train.json"
+    value = json.loads(path.read_text())
+    value["annotations"][0]["segments_info"][0]["iscrowd"] = 1
+    path.write_text(json.dumps(value))
+    for options, count in (({}, 3), ({"crowd": "skip"}, 3), ({"crowd": "keep"}, 4)):
+        (image,), rejects = read_all(open_ade(tmp_path, **options))
+        assert (len(areas(image)), rejects) == (count, [])
+
+
 def test_the_same_masks_are_made_of_the_challenges_files(tmp_path: Path) -> None:
     prepare(tmp_path, CLASSES, THINGS)
     (prepared,), _ = read_all(open_ade(tmp_path))

@@ -171,6 +171,7 @@ def test_masks_are_drawn_by_lot_after_small_ones_are_left_out(tmp_path: Path) ->
     first, second = ([areas(image) for image in read_all(few)[0]] for _ in range(2))
     assert first == second
     assert [len(one) for one in first] == [3, 3]
+    assert first[0] != first[1]
     assert all(area >= 50 for one in first for area in one.values())
     # The image alone decides, neither what was read before nor the others.
     (alone,) = (item for item in few.read(1) if not isinstance(item, Reject))

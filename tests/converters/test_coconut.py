@@ -215,6 +215,30 @@ def test_an_image_of_two_parts_counts_once(tmp_path: Path) -> None:
     assert source.settings["parts"] == ["base", "large", "xlarge"]
 
 
+def test_the_base_goes_before_the_large_part(tmp_path: Path) -> None:
+    annotation = {"image_id": 1, "file_name": "000000000001.png", "segments_info": [segment(1)]}
+    write_base(write_large(tmp_path, annotation), row(1))
+    (image,), rejects = read_all(open_coconut(tmp_path))
+    assert (areas(image), reasons(rejects)) == (WHOLE, [("000000000001/large", "record-duplicate")])
+
+
+def test_of_two_places_for_the_same_images_the_first_is_read(tmp_path: Path) -> None:
+    write_base(tmp_path, row(1), row(2), images="train2017")
+    photograph(tmp_path / "coco" / "train2017" / "000000000001.jpg")
+    images, rejects = read_all(open_coconut(tmp_path))
+    assert ([image.scene.id for image in images], reasons(rejects)) == (
+        ["000000000001"],
+        [("000000000002", "image-missing")],
+    )
+
+
+def test_a_file_that_changes_while_it_is_read_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_large(tmp_path, large(10))
+    monkeypatch.setattr("converters.coconut_parts.sha256_of", lambda *_: "0" * 64)
+    with pytest.raises(SetupError, match="it changed while it was read; start again"):
+        open_coconut(tmp_path)
+
+
 def test_parts_are_read_by_option(tmp_path: Path) -> None:
     everything(tmp_path)
     images, rejects = read_all(open_coconut(tmp_path, parts=["xlarge"]))
@@ -430,11 +454,11 @@ def test_the_index_is_made_anew_when_a_part_changes(tmp_path: Path) -> None:
     assert open_coconut(tmp_path).settings == before.settings
     write_base(tmp_path, row(1), row(2), row(3), row(4))
     base = open_coconut(tmp_path)
-    (tmp_path / LARGE_JSON).write_text(json.dumps({"annotations": [large(10)]}))
+    (tmp_path / LARGE_JSON).write_text(json.dumps({"annotations": [large(11)]}))
     large_one = open_coconut(tmp_path)
     write_xlarge(tmp_path, 13)
     last = open_coconut(tmp_path)
-    assert [one.num_units for one in (before, base, large_one, last)] == [6, 7, 7, 8]
+    assert [one.num_units for one in (before, base, large_one, last)] == [6, 7, 6, 7]
     assert len({str(one.settings) for one in (before, base, large_one, last)}) == 4
     with pytest.raises(SetupError, match="it has changed since it was indexed"):
         list(before.read(2))
