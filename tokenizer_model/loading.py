@@ -23,13 +23,12 @@ from tokenizer_model.checkpoints import (
     read_sam2_video,
     to_bytes,
 )
-from tokenizer_model.config import SMALL
 from tokenizer_model.identity import TokenizerIdentity, untrained_warning
-from tokenizer_model.seeded import digest, seeded_state
 from tokenizer_model.tokenizer import IMAGE_BATCH, MASK_BATCH, MaskTokenizer, Precision
 
 PUBLISHED = "samtok-256x2"
 EMBEDDED = "small"
+_EMBEDDED_FILE = "small.safetensors"  # beside this module; recipes/small/README.md is its card
 NAMES = (PUBLISHED, EMBEDDED)
 
 # What SAM 2.1's own checkpoint fills.
@@ -46,7 +45,7 @@ def identify_tokenizer(spec: str) -> TokenizerIdentity:
     """Which tokenizer a name or address means. The weights are fetched, read and held against the architecture.
 
     Args:
-        spec: ``samtok-256x2`` (the published weights), ``small`` (the embedded trial), or the address of a ``.pth``
+        spec: ``samtok-256x2`` (the published weights), ``small`` (embedded), or the address of a ``.pth``
             or ``.safetensors`` file: a local path, ``hf://owner/repository/path``, or what fsspec reads.
 
     Raises:
@@ -188,18 +187,14 @@ def _find(spec: str) -> _Found:
 
 
 def _embedded() -> _Found:
-    with torch.random.fork_rng(devices=[]):
-        shapes = {key: tuple(value.shape) for key, value in MaskTokenizer(SMALL).state_dict().items()}
-    state = seeded_state(shapes)
+    file = Path(__file__).with_name(_EMBEDDED_FILE)
+    if not file.exists():
+        raise SetupError(f"--tokenizer {EMBEDDED}: {file} is missing; install samtok-data again")
+    checkpoint = read_checkpoint(file, EMBEDDED)
     identity = TokenizerIdentity(
-        name=EMBEDDED,
-        address="",
-        sha256=digest(state),
-        config=SMALL,
-        trained=False,
-        warning=untrained_warning(EMBEDDED),
+        name=EMBEDDED, address="", sha256=sha256(file), config=checkpoint.config, trained=checkpoint.trained
     )
-    return _Found(Checkpoint(state, SMALL, EMBEDDED, trained=False), identity)
+    return _Found(checkpoint, identity)
 
 
 def _device(device: str | torch.device) -> torch.device:

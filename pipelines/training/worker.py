@@ -200,6 +200,8 @@ class Worker:
             return
         with figures.paused():
             figures.flush()
+            if self._validation is None:
+                figures.draw()
             if self._rejects:
                 self.out.write(REJECTS, rejects.to_lines(self._rejects[key] for key in sorted(self._rejects)))
             state: dict[str, Any] = {

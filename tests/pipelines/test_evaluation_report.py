@@ -30,6 +30,7 @@ from samtok_data.errors import RecordError, SetupError
 from samtok_data.rejects import Reject
 from samtok_data.storage import Folder
 from tests.pipelines.evaluation_fakes import FakeSource, FakeTokenizer, box, grey, masked_image, source_of
+from tokenizer_model import open_tokenizer, save_tokenizer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -450,7 +451,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_command_from_files_to_report(files: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     mixes = ("--mix", str(files / "mix.yaml"), "--baseline-mix", str(files / "training.yaml"))
-    result = invoke("--tokenizer", "small", *mixes, "--out", str(out), "--device", "cpu")
+    raw = tmp_path / "raw.safetensors"
+    save_tokenizer(open_tokenizer("small"), raw, name="raw", trained=False)
+    result = invoke("--tokenizer", str(raw), *mixes, "--out", str(out), "--device", "cpu")
     assert result.exit_code == 0, result.output
     lines = result.output.splitlines()
     assert any(line.split()[:3] == ["mix", "2", "4"] for line in lines)
@@ -462,7 +465,7 @@ def test_the_command_from_files_to_report(files: Path, tmp_path: Path) -> None:
     assert values["tokenizer"]["sha256"]
     page = Page((out / "index.html").read_text())
     assert page.tags.count("svg") == 3
-    assert any("The weights of tokenizer 'small' are not trained" in text for text in page.texts)
+    assert any("The weights of tokenizer 'raw' are not trained" in text for text in page.texts)
     assert sorted(path.name for path in out.iterdir()) == ["index", "index.html", "report.json"]
 
 

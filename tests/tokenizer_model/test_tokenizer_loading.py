@@ -72,11 +72,8 @@ def same_weights(one: MaskTokenizer, other: MaskTokenizer) -> bool:
 def test_the_embedded_tokenizer_says_what_it_is(small: MaskTokenizer) -> None:
     identity = identify_tokenizer("small")
     assert small.identity == identity
-    assert (identity.name, identity.address, identity.config, identity.trained) == ("small", "", SMALL, False)
-    assert identity.warning == (
-        "The weights of tokenizer 'small' are not trained: its mask words name no masks. "
-        "Use it to try a pipeline, never to make training data."
-    )
+    assert (identity.name, identity.address, identity.config, identity.trained) == ("small", "", SMALL, True)
+    assert identity.warning is None
     assert (identity.codebook_size, identity.depth) == (256, 2)
     assert small.vocabulary == identity.vocabulary
     assert identity.vocabulary.format([1, 2]) == "<|mt_start|><|mt_0001|><|mt_0258|><|mt_end|>"
@@ -88,6 +85,13 @@ def test_the_embedded_tokenizer_says_what_it_is(small: MaskTokenizer) -> None:
 def test_the_embedded_tokenizer_is_small(small: MaskTokenizer) -> None:
     assert sum(parameter.numel() for parameter in small.parameters()) <= 8_000_000
     assert SMALL.image_size <= 512
+    assert Path(loading.__file__).with_name("small.safetensors").stat().st_size <= 16_000_000
+
+
+def test_an_installation_without_the_embedded_file_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tokenizer_model.loading._EMBEDDED_FILE", "gone.safetensors")
+    with pytest.raises(SetupError, match=r"--tokenizer small: .*gone.safetensors is missing; install samtok-data"):
+        open_tokenizer("small")
 
 
 def test_opening_leaves_the_callers_random_numbers_alone() -> None:
@@ -258,7 +262,10 @@ def test_an_untrained_tokenizer_warns_after_saving_too(small: MaskTokenizer, tmp
     save_tokenizer(small, tmp_path / "raw.safetensors", name="raw", trained=False)
     identity = identify_tokenizer(str(tmp_path / "raw.safetensors"))
     assert not identity.trained
-    assert (identity.warning or "").startswith("The weights of tokenizer 'raw' are not trained")
+    assert identity.warning == (
+        "The weights of tokenizer 'raw' are not trained: its mask words name no masks. "
+        "Use it to try a pipeline, never to make training data."
+    )
 
 
 def test_a_full_disk_leaves_no_file(small: MaskTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

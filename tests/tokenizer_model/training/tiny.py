@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from seeded import seeded_state
 
 from samtok_data import masks
 from samtok_data.masks import RLE, Mask
 from tokenizer_model import Hiera, MaskTokenizer, TokenizerConfig
-from tokenizer_model.seeded import seeded_state
 from tokenizer_model.training.examples import Examples
 from tokenizer_model.training.recipe import Losses, Recipe
 

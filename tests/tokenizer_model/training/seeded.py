@@ -1,4 +1,4 @@
-"""Weights of the tokenizer ``small`` until it is trained: a fixed seed and a rule, the same on every machine.
+"""Weights for tests: a fixed seed and a rule, the same on every machine.
 
 numpy's Philox generator, keyed by the crc32 of the tensor's name, gives standard normal numbers. A tensor of two or
 more dimensions is divided by the square root of its fan-in; a vector whose name ends in ``weight`` is 1 plus a tenth
@@ -7,7 +7,6 @@ of them, any other a fiftieth. The exceptions below make masks of one photo fall
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 import zlib
@@ -47,16 +46,6 @@ def seeded_state(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
         elif name.endswith(".embed_ema"):
             state[name] = state[name.removesuffix("embed_ema") + "weight"][:-1].clone()
     return state
-
-
-def digest(state: Mapping[str, Tensor]) -> str:
-    """sha256, hex, of names, shapes and little-endian values of float32 tensors, by name."""
-    total = hashlib.sha256()
-    for name in sorted(state):
-        array = state[name].detach().cpu().numpy().astype("<f4")
-        total.update(f"{name} {array.shape}\n".encode())
-        total.update(array.tobytes())
-    return total.hexdigest()
 
 
 def _tensor(name: str, shape: tuple[int, ...]) -> np.ndarray:
