@@ -52,14 +52,16 @@ def test_an_empty_cell_is_none(tmp_path: Path) -> None:
     assert [read_cell(folder, "a.parquet", digest, 0, row, CELL) for row in range(3)] == [None, None, b"1"]
 
 
-def test_a_group_is_read_once_for_rows_that_follow_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_footer_and_a_group_are_read_once_for_rows_that_follow_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = write(tmp_path / "a.parquet")
     digest = footer_digest(folder, "a.parquet")
     opened: list[str] = []
     monkeypatch.setattr(module, "_opened", lambda *names, opening=module._opened: opened.append("") or opening(*names))
     for group, row in ((0, 0), (0, 1), (0, 2), (1, 0), (1, 1)):
         read_cell(folder, "a.parquet", digest, group, row, CELL)
-    assert len(opened) == 2
+    assert len(opened) == 3
 
 
 def test_only_the_column_of_the_cell_is_read(tmp_path: Path) -> None:
