@@ -103,14 +103,17 @@ class TableIdentity:
         Raises:
             ValueError: it is not there, is damaged, or of another format.
         """
+        text = (schema.metadata or {}).get(METADATA.encode())
+        if text is None:
+            raise ValueError(f"it is no table of masks: its metadata has no {METADATA!r}")
         try:
-            fields = json.loads((schema.metadata or {})[METADATA.encode()])
+            fields = json.loads(text)
             if fields["format"] != FORMAT:
                 raise ValueError(f"format {fields['format']!r}, expected {FORMAT}")
             vocabulary = MaskVocabulary(int(fields["vocabulary"]["codebook_size"]), int(fields["vocabulary"]["depth"]))
             return cls(vocabulary, {name: str(fields["tokenizer"][name]) for name in ("name", "sha256")})
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"it is no table of masks: its metadata cannot be read ({error})") from error
+            raise ValueError(f"its metadata {METADATA!r} cannot be read: {error!r}") from error
 
     @property
     def json(self) -> bytes:

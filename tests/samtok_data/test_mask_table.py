@@ -124,7 +124,10 @@ def test_a_table_says_which_tokenizer_made_it() -> None:
     ],
 )
 def test_a_file_that_is_no_table_of_ours(metadata: dict[str, str] | None) -> None:
-    with pytest.raises(ValueError, match=r"^it is no table of masks: its metadata cannot be read \("):
+    with pytest.raises(
+        ValueError,
+        match=r"^it is no table of masks: its metadata has no 'samtok'$|^its metadata 'samtok' cannot be read: ",
+    ):
         TableIdentity.of(pa.schema([], metadata))
 
 
@@ -247,7 +250,7 @@ def test_a_changed_byte_of_any_column_is_named(large: list[MaskRow]) -> None:
         start = chunk.dictionary_page_offset or chunk.data_page_offset
         changed[start + chunk.total_compressed_size - 1] ^= 1
         with pytest.raises(ValueError, match=r"^the Parquet file is cut or damaged: .*[Cc][Rr][Cc]"):
-            read(bytes(changed))
+            list(batches(io.BytesIO(changed)))
 
 
 def test_a_fault_of_the_disk_is_not_the_files(large: list[MaskRow]) -> None:
