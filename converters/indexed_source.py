@@ -54,9 +54,23 @@ class IndexedSource:
         """The image's name."""
         return self.reader.name_of(self.index.read(unit))
 
+    @property
+    def listing(self) -> None:
+        """The rows are fixed."""
+        return None
+
+    def record(self, unit: int) -> list[Any]:
+        """The row."""
+        row = self.index.read(unit)
+        return [row.key, row.images, row.annotations]
+
+    def read_record(self, record: Any) -> Found:
+        """The image of a row, unless it has no mask, and what could not be read."""
+        yield from self.reader.read(UnitRecord(*record))
+
     def read(self, unit: int) -> Found:
         """The image of a unit, unless it has no mask, and what could not be read."""
-        yield from self.reader.read(self.index.read(unit))
+        yield from self.read_record(self.record(unit))
 
 
 @dataclass(slots=True)

@@ -21,28 +21,42 @@ from typing import Any
 
 import yaml
 
+from converters.ade20k import INFO as ADE20K
 from converters.ade20k import open_ade20k
 from converters.binary_png import open_binary_png
+from converters.cityscapes import INFO as CITYSCAPES
 from converters.cityscapes import open_cityscapes
+from converters.coco_instances import INFO as COCO_INSTANCES
 from converters.coco_instances import open_coco_instances
+from converters.coco_panoptic import INFO as COCO_PANOPTIC
 from converters.coco_panoptic import open_coco_panoptic
+from converters.coconut import INFO as COCONUT
 from converters.coconut import open_coconut
+from converters.entityseg import INFO as ENTITYSEG
 from converters.entityseg import open_entityseg
 from converters.index_png import open_index_png
+from converters.lisa_plus import INFO as LISA_PLUS
 from converters.lisa_plus import open_lisa_plus
+from converters.lvis import INFO as LVIS
 from converters.lvis import open_lvis
 from converters.mask_options import checked_name, open_root
-from converters.mask_source import MaskSource
+from converters.mask_source import MaskSource, MaskSourceInfo, PortableSource
+from converters.mevis import INFO as MEVIS
 from converters.mevis import open_mevis
+from converters.pixelweb import INFO as PIXELWEB
 from converters.pixelweb import open_pixelweb
+from converters.ref_youtube_vos import INFO as REF_YOUTUBE_VOS
 from converters.ref_youtube_vos import open_ref_youtube_vos
+from converters.revos import INFO as REVOS
 from converters.revos import open_revos
+from converters.sa1b import INFO as SA1B
 from converters.sa1b import open_sa1b
+from converters.sav import INFO as SAV
 from converters.sav import open_sav
 from samtok_data.errors import SetupError
 from samtok_data.storage import Folder
 
-_OPENERS: dict[str, Callable[..., MaskSource]] = {
+_OPENERS: dict[str, Callable[..., PortableSource]] = {
     "sa1b": open_sa1b,
     "coco-instances": open_coco_instances,
     "coco-panoptic": open_coco_panoptic,
@@ -62,6 +76,15 @@ _OPENERS: dict[str, Callable[..., MaskSource]] = {
 }
 MASK_SOURCES: tuple[str, ...] = tuple(_OPENERS)
 """Every kind of mask source."""
+
+MASK_SOURCE_INFOS: Mapping[str, MaskSourceInfo] = {
+    info.kind: info
+    for info in (
+        SA1B, COCONUT, ENTITYSEG, PIXELWEB, ADE20K, CITYSCAPES, LISA_PLUS, SAV, MEVIS, REVOS, REF_YOUTUBE_VOS,
+        COCO_INSTANCES, COCO_PANOPTIC, LVIS,
+    )
+}  # fmt: skip
+"""What is published, by kind; the other kinds are formats that many sets have."""
 
 _OWN_FIELDS = ("kind", "root", "name", "weight")
 
@@ -85,7 +108,7 @@ class Mixed:
     weight: float
 
 
-def open_mask_source(kind: str, *, root: str, index: str, name: str | None = None, **options: Any) -> MaskSource:
+def open_mask_source(kind: str, *, root: str, index: str, name: str | None = None, **options: Any) -> PortableSource:
     """Finds a source's files and indexes them, once, where its kind has an index.
 
     Args:
@@ -102,6 +125,19 @@ def open_mask_source(kind: str, *, root: str, index: str, name: str | None = Non
     _check_options(kind, options)
     called = checked_name(_usual_name(kind) if name is None else name)
     return _OPENERS[kind](open_root(root), index, name=called, **options)
+
+
+def option_default(kind: str, option: str) -> tuple[bool, Any]:
+    """Whether a kind has an option, and what it is where it is left out.
+
+    Args:
+        kind: one of ``MASK_SOURCES``.
+        option: by its name.
+    """
+    parameter = inspect.signature(_OPENERS[kind]).parameters.get(option)
+    if parameter is None or parameter.kind is not parameter.KEYWORD_ONLY:
+        return False, None
+    return True, None if parameter.default is parameter.empty else parameter.default
 
 
 def read_mix(address: str | os.PathLike[str]) -> tuple[Mixed, ...]:

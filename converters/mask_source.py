@@ -18,6 +18,9 @@ from PIL import Image
 from samtok_data.rejects import Reject
 from samtok_data.scenes import Scene
 
+LISTING = "listing"
+"""The setting that is a hash of a source's files, where these may be added to."""
+
 
 @dataclass(frozen=True, slots=True)
 class MaskedImage:
@@ -114,4 +117,28 @@ class MaskSource(Protocol):
         Raises:
             SetupError: the file system itself fails, or the files are no longer those that were indexed.
         """
+        ...
+
+
+class PortableSource(MaskSource, Protocol):
+    """A mask source whose units can be read where the index is not: on another machine, from what the driver sends."""
+
+    @property
+    def listing(self) -> tuple[str, ...] | None:
+        """The file of each unit with its size, where more may be added to them later; None: the units are fixed.
+
+        What a unit gives then depends on its file and the options; ``settings`` holds a hash of all under ``LISTING``.
+        """
+        ...
+
+    def record(self, unit: int) -> Any:
+        """What a unit is read from, as JSON values.
+
+        Raises:
+            SetupError: the index cannot be read.
+        """
+        ...
+
+    def read_record(self, record: Any) -> Iterator[MaskedImage | Reject]:
+        """As ``read``, by a unit's record."""
         ...

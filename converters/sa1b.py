@@ -21,7 +21,7 @@ from typing import Any
 from converters.indexed_source import Found, IndexedSource
 from converters.listings import PICTURE_SUFFIXES, Listed, digest_of, index_listing, list_folder, named_entry, stem_of
 from converters.mask_options import checked_count, checked_limit
-from converters.mask_source import MaskSource, MaskSourceInfo, WantedFile
+from converters.mask_source import LISTING, MaskSourceInfo, PortableSource, WantedFile
 from converters.sa1b_pairs import MAX_IMAGE_BYTES, MAX_JSON_BYTES, Half, Waiting, WantedMasks, read_pair
 from converters.tar_stream import Member, members
 from converters.unit_index import Entry, UnitRecord
@@ -60,7 +60,7 @@ def open_sa1b(
     min_area: int = 1,
     masks_per_image: int | None = 20,
     seed: int = 0,
-) -> MaskSource:
+) -> PortableSource:
     """A source of SA-1B's pairs. Where there are tars, only they are read.
 
     Args:
@@ -84,7 +84,7 @@ def open_sa1b(
     if tars:
         sized = tuple((one.name, root.size(one.name) if one.size is None else one.size) for one in tars)
         digest = digest_of(f"{tar}\0{size}" for tar, size in sized)
-        settings = {"kind": KIND, **asdict(wanted), "tars": digest}
+        settings = {"kind": KIND, **asdict(wanted), LISTING: digest}
         return Sa1bTars(name=name, settings=settings, root=root, tars=sized, wanted=wanted)
     digest, units = index_listing(KIND, index, partial(_entries, root))
     settings = {"kind": KIND, **asdict(wanted), "names": digest}
@@ -118,16 +118,29 @@ class Sa1bTars:
         """Number of tars."""
         return len(self.tars)
 
+    @property
+    def listing(self) -> tuple[str, ...]:
+        """Each tar with its bytes: users fetch some more tars later."""
+        return tuple(f"{tar} {size}" for tar, size in self.tars)
+
     def unit_name(self, unit: int) -> str:
         """The tar's name."""
         return self.tars[unit][0]
 
+    def record(self, unit: int) -> list[Any]:
+        """The tar's name and bytes."""
+        return list(self.tars[unit])
+
     def read(self, unit: int) -> Found:
+        """As ``read_record``."""
+        yield from self.read_record(self.record(unit))
+
+    def read_record(self, record: Any) -> Found:
         """The pairs of a tar, each as soon as both halves were met.
 
         Where the tar is damaged, one reject says where, and nothing is said of files that had not met their other half.
         """
-        tar, size = self.tars[unit]
+        tar, size = record
         done: set[str] = set()
         with Waiting() as waiting:
             try:

@@ -13,9 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
-from converters.source import Payload
-from pipelines.prepare import software
-from pipelines.units import UnitSettings, run_unit
+from pipelines.work import Job, UnitWork, software
 from samtok_data.errors import SetupError
 from samtok_data.outputs import UnitEntry
 
@@ -46,27 +44,10 @@ class TokenizerOrder:
     software: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One unit to be run.
-
-    Attributes:
-        split: which settings apply.
-        index: of the unit in its split.
-        records: that it holds, by the plan.
-        payload: they themselves.
-    """
-
-    split: str
-    index: int
-    records: int
-    payload: Payload
-
-
 class UnitActor:
     """Holds a tokenizer and runs units, one after the other."""
 
-    def __init__(self, order: TokenizerOrder, settings: Mapping[str, UnitSettings]) -> None:
+    def __init__(self, order: TokenizerOrder, settings: Mapping[str, UnitWork]) -> None:
         self.order, self.settings = order, settings
         self._tokenizer: MaskTokenizer | None = None
 
@@ -81,8 +62,7 @@ class UnitActor:
         """Runs one unit; the result is its split and its manifest entry."""
         if self._tokenizer is None:  # this process replaces one that died
             self._tokenizer = self._open()
-        settings = self.settings[job.split]
-        return job.split, run_unit(job.index, job.payload, settings, self._tokenizer, records=job.records)
+        return job.split, self.settings[job.split].run_job(job, self._tokenizer)
 
     def _open(self) -> MaskTokenizer:
         import torch
@@ -113,7 +93,7 @@ class UnitActor:
 def run_jobs(
     jobs: Iterable[Job],
     order: TokenizerOrder,
-    settings: Mapping[str, UnitSettings],
+    settings: Mapping[str, UnitWork],
     *,
     actors: int,
     num_gpus: float,

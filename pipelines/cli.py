@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from pipelines.config import DEFAULT_TOKENIZER, RunConfig, read_config
+from pipelines.config import DEFAULT_TOKENIZER, RunConfig, read_config, read_options
 from samtok_data.errors import SetupError
 
 # Heavy packages (torch, ray) are imported inside the commands that need them: help answers at once.
@@ -54,11 +54,15 @@ def _read_config(ctx: click.Context, _param: click.Parameter, path: str | None) 
         ctx.default_map = {**(ctx.default_map or {}), **read_config(path, known)}
 
 
+def _read_options(_ctx: click.Context, _param: click.Parameter, given: tuple[str, ...]) -> dict[str, Any]:
+    return read_options(given)
+
+
 @main.command()
 @click.option("--config", is_eager=True, expose_value=False, callback=_read_config, help="YAML file of these options.")
 @click.option("--dataset", required=True, help="Which dataset; 'samtok-data datasets' lists them.")
 @click.option("--root", required=True, help="Folder or address of the dataset's files.")
-@click.option("--out", required=True, help="Folder or address for the shards.")
+@click.option("--out", required=True, help="Folder or address for the shards or tables.")
 @click.option("--partition", help="Who cut the splits, e.g. unc, google, umd; the dataset's usual one if left away.")
 @click.option("--images-root", help="Where the images lie, if not under --root.")
 @click.option(
@@ -80,25 +84,31 @@ def _read_config(ctx: click.Context, _param: click.Parameter, path: str | None) 
 )
 @click.option("--crowd", type=click.Choice(["keep", "skip"]), default="keep", show_default=True, help="Crowd targets.")
 @click.option("--wording", help="File of questions and answers instead of the bundled one.")
-@click.option("--samples-per-shard", type=int, default=1000, show_default=True)
+@click.option("--samples-per-shard", type=int, default=1000, show_default=True, help="Of dialogues.")
+@click.option("--images-per-file", type=int, default=1000, show_default=True, help="Of masks; a tar is always a file.")
+@click.option(
+    "--option", multiple=True, callback=_read_options, help="NAME=VALUE for a source of masks; see the README."
+)
 @click.option("--limit", type=int, help="Only the first so many images of each split.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the wording.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of all draws.")
 @click.option("--max-reject-rate", type=float, default=0.05, show_default=True, help="Fraction of records, 0 to 1.")
 @click.option("--measure-iou", is_flag=True, help="Decode every word again and store its IoU with the mask.")
 @click.option("--actors", type=int, help="Number of Ray actors; one for each GPU, or CPU, if left away.")
 @click.option("--num-gpus-per-actor", type=float, help="1 where there are GPUs, else 0; may be a fraction.")
 @click.option("--address", help="Of a running Ray cluster, e.g. auto; Ray starts on this machine if left away.")
 @click.option("--overwrite/--resume", default=False, help="Delete an earlier run's output, or go on with it (default).")
+@click.option("--retry-images", is_flag=True, help="Of masks: make units again in which images could not be used.")
 @click.option("--dry-run", is_flag=True, help="Read the annotations and say what would be done.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def tokenize(dry_run: bool, as_json: bool, **options: Any) -> None:
-    """Builds a dataset's shards: annotation files in, dialogues with mask words out."""
+    """Annotation files in, shards of dialogues with mask words out; of a source of masks, tables of words."""
     config = RunConfig(**options)
     if dry_run:
         from pipelines.dry_run import preview
+        from pipelines.tables import preview_table
 
         found = preview(config)
-        click.echo(json.dumps(found.json, indent=1) if as_json else found.table)
+        click.echo(json.dumps(found.json, indent=1) if as_json else preview_table(found))
         return
     from pipelines.run import tokenize as run
     from pipelines.tables import summary_table

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,15 +32,18 @@ class RunConfig:
         images: ``embed`` the image bytes in the shards, or ``reference`` them by name.
         crowd: ``keep`` or ``skip`` crowd targets.
         wording: address of a wording file; None: the bundled one.
-        samples_per_shard: records after which a unit is closed.
+        samples_per_shard: records after which a unit of dialogues is closed.
+        images_per_file: images (or videos) of a table, of a mask source that is not read from tars.
+        option: options of a mask source, as its reader documents them.
         limit: only the first so many images of each split.
-        seed: of the wording.
+        seed: of the wording, and of the masks and frames that a source draws.
         max_reject_rate: rejected fraction of all records, 0..1, above which the run ends with an error.
         measure_iou: decode every word again and store its IoU with the mask.
         actors: number of actors; None: one for each GPU of the cluster, or for each CPU where it has none.
         num_gpus_per_actor: GPUs that an actor holds, may be a fraction; None: 1 where the cluster has GPUs, else 0.
         address: of a running Ray cluster; None: Ray starts one on this machine.
         overwrite: delete an earlier run's output instead of resuming it.
+        retry_images: of a mask source, make the units again in which images could not be used.
     """
 
     dataset: str
@@ -54,6 +58,8 @@ class RunConfig:
     crowd: Literal["keep", "skip"] = "keep"
     wording: str | None = None
     samples_per_shard: int = 1000
+    images_per_file: int = 1000
+    option: Mapping[str, Any] = field(default_factory=dict)
     limit: int | None = None
     seed: int = 0
     max_reject_rate: float = 0.05
@@ -62,9 +68,10 @@ class RunConfig:
     num_gpus_per_actor: float | None = None
     address: str | None = None
     overwrite: bool = False
+    retry_images: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("samples_per_shard", "limit", "actors"):
+        for name in ("samples_per_shard", "images_per_file", "limit", "actors"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise SetupError(f"{_option(name)} should be at least 1, got {value}")
@@ -123,4 +130,28 @@ def read_config(path: str, known: Collection[str]) -> dict[str, Any]:
             raise SetupError(f"--config {path}: {name!r} is no option; known are {', '.join(sorted(known))}")
     if isinstance(named.get("split"), str):
         named["split"] = [named["split"]]
+    if isinstance(named.get("option"), dict):
+        named["option"] = [f"{name}={json.dumps(value)}" for name, value in named["option"].items()]
     return named
+
+
+def read_options(given: Iterable[str]) -> dict[str, Any]:
+    """Options of a mask source from the command line: ``masks_per_image=null``, ``parts=[base, large]``.
+
+    Args:
+        given: ``NAME=VALUE`` each, the value in YAML.
+
+    Raises:
+        SetupError: one is something else, or a name stands twice.
+    """
+    options: dict[str, Any] = {}
+    for text in given:
+        name, sign, value = text.partition("=")
+        name = name.strip().replace("-", "_")
+        if not sign or not name or name in options:
+            raise SetupError(f"--option {text}: expected NAME=VALUE, each name once")
+        try:
+            options[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise SetupError(f"--option {text}: the value is no YAML") from error
+    return options

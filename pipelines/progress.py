@@ -90,10 +90,10 @@ class Progress:
         """Since the start of this run."""
         return self._display.seconds
 
-    def add(self, entry: UnitEntry) -> None:
-        """Counts a finished unit."""
+    def add(self, entry: UnitEntry, records: int) -> None:
+        """Counts a finished unit, of which the plan expected so many records."""
         self.num_units += 1
-        self.num_records += entry.records
+        self.num_records += records
         self.num_images += entry.images
         self.num_masks += entry.masks
         self.num_rejects += sum(entry.rejects.values())

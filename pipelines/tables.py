@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pipelines.run import Summary
     from pipelines.training.worker import Outcome
     from pipelines.verify import Verdict
+    from pipelines.work import Preview
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
@@ -53,6 +54,14 @@ def summary_table(summary: Summary) -> str:
         lines.append("nothing to do: every shard was there")
     lines.append(f"output: {summary.out}")
     return "\n".join(lines)
+
+
+def preview_table(found: Preview) -> str:
+    """A plan, for a terminal."""
+    named = next(iter(found.splits.values()), {})
+    rows = [("split", *named)]
+    rows += [(split, *(f"{number:,}" for number in numbers.values())) for split, numbers in found.splits.items()]
+    return "\n".join([columns(rows), *found.counts, f"images in {found.images_root}", "dry run: nothing was written"])
 
 
 def verdict_table(verdicts: Sequence[Verdict]) -> str:

@@ -15,7 +15,7 @@ from samtok_data.dialogues import IMAGE_MARK
 from samtok_data.errors import RecordError, SetupError
 from samtok_data.fingerprints import Fingerprint
 from samtok_data.masks import RLE
-from samtok_data.outputs import HIDDEN, SplitOutput, Totals, UnitEntry
+from samtok_data.outputs import ENDINGS, HIDDEN, SplitOutput, Totals, UnitEntry
 from samtok_data.rejects import count
 from samtok_data.samples import Sample, mentioned_words
 from samtok_data.scenes import WHOLE_IMAGE
@@ -91,7 +91,8 @@ def _verdict(output: SplitOutput, keys: set[str]) -> Verdict:
     for entry in entries:
         verdict.problems += _unit_problems(output, entry, vocabulary, keys)
     listed = {entry.shard.name for entry in entries if entry.shard is not None}
-    verdict.problems += (f"{name}: not in the manifest" for name in output.folder.names(".tar") if name not in listed)
+    files = output.folder.names(ENDINGS[output.form])
+    verdict.problems += (f"{name}: not in the manifest" for name in files if name not in listed)
     return verdict
 
 

@@ -1,32 +1,37 @@
-"""The output folder of one split: shards in the open, all bookkeeping in a dot folder.
+"""The output folder of one split: its files in the open, all bookkeeping in a dot folder.
 
     OUT/gres/train/gres-train-000017.tar
     OUT/gres/train/.samtok/run.json                fingerprint of the run, written first
     OUT/gres/train/.samtok/units/000017.json       manifest entry of one unit, written last: it commits the unit
     OUT/gres/train/.samtok/rejects/000017.jsonl    rejects of that unit; absent where there are none
     OUT/gres/train/.samtok/manifest.json           all entries and totals, written when every unit is there
+    OUT/sa1b/masks/sa1b-masks-000017.parquet       a mask source gives tables in place of shards; the rest is the same
+    OUT/sa1b/masks/.samtok/plan.json               which file each unit is read from, where files may be added later
 
 Readers that take every tar of a folder never meet the bookkeeping (HF datasets and webdataset skip dot folders).
-A unit whose every record was rejected has an entry but no shard.
+A unit whose every record was rejected has an entry but no file.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from samtok_data.errors import SetupError
 from samtok_data.fingerprints import Fingerprint
 from samtok_data.rejects import Reject, count, from_lines, to_lines
-from samtok_data.samples import Sample
-from samtok_data.shards import ShardFile, shard_name, write_shard
+from samtok_data.shards import ShardFile, unit_name
 from samtok_data.storage import TEMPORARY, Folder
 
 FORMAT_VERSION = 1
 HIDDEN = ".samtok"
+Form = Literal["shards", "table"]
+ENDINGS: dict[Form, str] = {"shards": ".tar", "table": ".parquet"}
+_PLAN = f"{HIDDEN}/plan.json"
 _RUN = f"{HIDDEN}/run.json"
 _MANIFEST = f"{HIDDEN}/manifest.json"
 _UNITS = f"{HIDDEN}/units"
@@ -39,14 +44,15 @@ class UnitEntry:
 
     Attributes:
         index: of the unit in its split.
-        shard: the written shard; None where every record was rejected.
+        shard: the written file, a shard or a table; None where every record was rejected.
         images: source images that gave at least one sample.
-        samples: dialogues in the shard.
+        samples: dialogues in the shard, rows of the table.
         masks: (view, region) pairs that were tokenised.
         records: source records of the unit; ``samples`` plus all ``rejects``.
         rejects: records that could not become samples, by reason.
         tokenizer: name and weights of the tokenizer that made the words.
         run: digest of the run's fingerprint.
+        origin: the file that the unit was read from, with its size, where files may be added later; else None.
     """
 
     index: int
@@ -58,6 +64,7 @@ class UnitEntry:
     rejects: Mapping[str, int]
     tokenizer: Mapping[str, str]
     run: str
+    origin: str | None = None
 
     @classmethod
     def of_json(cls, fields: dict[str, Any]) -> UnitEntry:
@@ -115,15 +122,17 @@ class SplitOutput:
         out: the folder that the user gave.
         dataset: the dataset's name in the output.
         split: as the source spells it.
+        form: what a unit becomes.
     """
 
-    def __init__(self, out: Folder, dataset: str, split: str) -> None:
+    def __init__(self, out: Folder, dataset: str, split: str, form: Form = "shards") -> None:
         self.dataset, self.split = dataset, split
+        self.form: Form = form
         self.folder = out / dataset / split
 
     def shard_of(self, index: int) -> str:
-        """Name of a unit's shard in the split's folder."""
-        return shard_name(self.dataset, self.split, index)
+        """Name of a unit's file in the split's folder."""
+        return unit_name(self.dataset, self.split, index, ENDINGS[self.form])
 
     @classmethod
     def at(cls, folder: Folder) -> SplitOutput:
@@ -137,6 +146,7 @@ class SplitOutput:
             raise SetupError(f"{folder}: no run of samtok-data lies here (no {_RUN})")
         output = cls.__new__(cls)
         output.folder, output.dataset, output.split = folder, str(run["dataset"]), str(run["split"])
+        output.form = run.get("form", "shards")
         return output
 
     def check(self, fingerprint: Fingerprint) -> None:
@@ -149,16 +159,16 @@ class SplitOutput:
         """
         try:
             earlier = self.fingerprint()
-            tars = self.folder.names(".tar")
-            is_empty = not tars and not (self.folder / _UNITS).names()
+            files = self.folder.names(ENDINGS[self.form])
+            is_empty = not files and not (self.folder / _UNITS).names()
         except OSError as error:
             raise self._unusable(error) from error
         if earlier is not None and not is_empty:
             fingerprint.require_same(earlier, str(self.folder))
-        if earlier is None and tars:
+        if earlier is None and files:
             raise SetupError(
-                f"{self.folder} holds {tars[0]} without the run that made it: "
-                "choose another --out, or --overwrite to delete the tars"
+                f"{self.folder} holds {files[0]} without the run that made it: "
+                f"choose another --out, or --overwrite to delete every {ENDINGS[self.form]} there"
             )
 
     def begin(self, fingerprint: Fingerprint, *, overwrite: bool) -> None:
@@ -185,14 +195,15 @@ class SplitOutput:
             "format": FORMAT_VERSION,
             "dataset": self.dataset,
             "split": self.split,
+            "form": self.form,
             "digest": fingerprint.digest,
             "fingerprint": fingerprint.parts,
         }
         self._write(_RUN, _json(run))
 
     def clear(self) -> None:
-        """Deletes the split's shards and bookkeeping; other files stay."""
-        for name in self.folder.names(".tar"):
+        """Deletes the split's files and bookkeeping; other files stay."""
+        for name in self.folder.names(ENDINGS[self.form]):
             self.folder.remove(name)
         self.folder.remove(HIDDEN)
         self.folder.remove(TEMPORARY)
@@ -212,7 +223,7 @@ class SplitOutput:
             return None
         try:
             run = json.loads(folder.read(_RUN))
-            if not {"dataset", "split", "fingerprint"} <= set(run):
+            if not {"dataset", "split", "fingerprint"} <= set(run) or run.get("form", "shards") not in ENDINGS:
                 raise KeyError("a field is missing")
         except (ValueError, KeyError, TypeError) as error:
             raise SetupError(f"{folder}/{_RUN} is damaged: --overwrite deletes the run") from error
@@ -239,26 +250,37 @@ class SplitOutput:
         self,
         index: int,
         *,
-        samples: Sequence[Sample],
+        content: bytes | None,
+        samples: int,
         rejects: Sequence[Reject],
         images: int,
         masks: int,
         tokenizer: Mapping[str, str],
         run: str,
+        origin: str | None = None,
     ) -> UnitEntry:
-        """Writes a unit: shard, rejects, and last the entry that makes it count.
+        """Writes a unit: its file, rejects, and last the entry that makes it count.
 
         What an earlier, killed try at the unit left and this one does not write is removed.
+
+        Args:
+            index: of the unit.
+            content: of the file; None where there is no sample.
+            samples: in it; the other numbers as in ``UnitEntry``.
+            rejects: of the unit, in order.
+            images: see ``UnitEntry``.
+            masks: see ``UnitEntry``.
+            tokenizer: see ``UnitEntry``.
+            run: see ``UnitEntry``.
+            origin: see ``UnitEntry``.
 
         Raises:
             SetupError: the folder cannot be written.
         """
         shard, rejects_name = None, f"{_REJECTS}/{index:06d}.jsonl"
-        if samples:
-            try:
-                shard = write_shard(self.folder, self.shard_of(index), samples)
-            except OSError as error:
-                raise self._unwritable(self.shard_of(index), error) from error
+        if content is not None:
+            self._write(self.shard_of(index), content)
+            shard = ShardFile(self.shard_of(index), len(content), hashlib.sha256(content).hexdigest())
         else:
             self._remove(self.shard_of(index))
         if rejects:
@@ -269,12 +291,13 @@ class SplitOutput:
             index=index,
             shard=shard,
             images=images,
-            samples=len(samples),
+            samples=samples,
             masks=masks,
-            records=len(samples) + len(rejects),
+            records=samples + len(rejects),
             rejects=count(rejects),
             tokenizer=tokenizer,
             run=run,
+            origin=origin,
         )
         self._write(f"{_UNITS}/{index:06d}.json", _json(asdict(entry)))
         return entry
@@ -314,6 +337,28 @@ class SplitOutput:
             ValueError: it is damaged.
         """
         return json.loads(self.folder.read(_MANIFEST)) if self.folder.exists(_MANIFEST) else None
+
+    def planned(self) -> list[str]:
+        """The files of the units, by index, of a run to which files may be added; none where there is no such plan.
+
+        Raises:
+            SetupError: the plan is damaged.
+        """
+        if not self.folder.exists(_PLAN):
+            return []
+        try:
+            units = json.loads(self.folder.read(_PLAN))["units"]
+            return [str(unit) for unit in units]
+        except (ValueError, KeyError, TypeError) as error:
+            raise SetupError(f"{self.folder}/{_PLAN} is damaged: --overwrite deletes the run") from error
+
+    def write_plan(self, units: Sequence[str]) -> None:
+        """Keeps which file each unit is read from.
+
+        Raises:
+            SetupError: the folder cannot be written.
+        """
+        self._write(_PLAN, _json({"units": list(units)}))
 
     def _write(self, name: str, data: bytes) -> None:
         try:

@@ -6,7 +6,6 @@ any tar reader. Members of a sample stand side by side, sorted by name; times, o
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import tarfile
@@ -23,10 +22,10 @@ _END = b"\0" * (2 * _BLOCK)
 
 @dataclass(frozen=True, slots=True)
 class ShardFile:
-    """A written shard.
+    """A written file of a unit: a shard, or a table.
 
     Attributes:
-        name: relative to the folder that it was written to.
+        name: in the folder that it was written to.
         bytes: size.
         sha256: of its bytes, hex.
     """
@@ -36,9 +35,9 @@ class ShardFile:
     sha256: str
 
 
-def shard_name(dataset: str, split: str, index: int) -> str:
-    """File name of a unit's shard, e.g. ``gres-train-000017.tar``."""
-    return f"{dataset}-{split}-{index:06d}.tar"
+def unit_name(dataset: str, split: str, index: int, ending: str = ".tar") -> str:
+    """File name of a unit's shard, e.g. ``gres-train-000017.tar``, or of another file that is made of it."""
+    return f"{dataset}-{split}-{index:06d}{ending}"
 
 
 def pack(samples: Sequence[Sample]) -> bytes:
@@ -64,18 +63,6 @@ def pack(samples: Sequence[Sample]) -> bytes:
                 member.size = len(data)
                 tar.addfile(member, io.BytesIO(data))
     return buffer.getvalue()
-
-
-def write_shard(folder: Folder, name: str, samples: Sequence[Sample]) -> ShardFile:
-    """Writes a shard whole or not at all.
-
-    Raises:
-        OSError: the bytes could not be written.
-        ValueError: see ``pack``.
-    """
-    data = pack(samples)
-    folder.write(name, data)
-    return ShardFile(name, len(data), hashlib.sha256(data).hexdigest())
 
 
 def unpack(data: bytes) -> Iterator[Sample]:

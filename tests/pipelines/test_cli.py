@@ -78,7 +78,18 @@ def test_datasets_says_what_is_present(bundled: Path) -> None:
 
 
 def test_a_dry_run_counts_and_writes_nothing(bundled: Path, tmp_path: Path) -> None:
-    result = tokenize(bundled, tmp_path / "out", "--split", "all", "--dry-run", "--samples-per-shard", "24")
+    result = tokenize(
+        bundled,
+        tmp_path / "out",
+        "--split",
+        "all",
+        "--dry-run",
+        "--images-per-file",
+        "--option",
+        "--retry-images",
+        "--samples-per-shard",
+        "24",
+    )
     assert result.exit_code == 0, result.output
     assert [line.split() for line in result.output.splitlines()[:3]] == [
         ["split", "images", "dialogues", "masks", "units"],

@@ -43,7 +43,7 @@ def test_lines_where_there_is_no_terminal(clock: list[float]) -> None:
     with Progress(units=3, records=30, stream=stream) as shown:
         for index in range(3):
             clock[0] += 20.0
-            shown.add(entry(index))
+            shown.add(entry(index), 10)
     assert stream.getvalue().splitlines() == [
         "1 of 3 units, 0.1 images/s, 0.3 masks/s, 1 rejects, 00:40 left",
         "2 of 3 units, 0.1 images/s, 0.3 masks/s, 2 rejects, 00:20 left",
@@ -56,7 +56,7 @@ def test_lines_are_rare(clock: list[float]) -> None:
     with Progress(units=1000, records=10_000, stream=stream) as shown:
         for index in range(1000):
             clock[0] += 0.1
-            shown.add(entry(index))
+            shown.add(entry(index), 10)
     assert 5 <= len(stream.getvalue().splitlines()) <= 12
 
 
@@ -64,7 +64,7 @@ def test_one_bar_on_a_terminal() -> None:
     stream = Terminal()
     with Progress(units=3, records=30, done=5, stream=stream) as shown:
         for index in range(3):
-            shown.add(entry(index))
+            shown.add(entry(index), 10)
     last = stream.getvalue().split("\r")[-1]
     assert "8/8" in last
     assert "images/s" in last

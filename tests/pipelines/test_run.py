@@ -18,9 +18,9 @@ import ray
 from ray import cloudpickle
 
 from pipelines import actors
-from pipelines.prepare import software
 from pipelines.run import Summary, tokenize
 from pipelines.verify import find_outputs, verify
+from pipelines.work import Job, software
 from samtok_data.errors import SetupError
 from samtok_data.storage import Folder
 from tests.pipelines.conftest import config_of, digests
@@ -146,7 +146,7 @@ def test_units_of_another_run_do_not_count(reference: tuple[Path, Summary], bund
 class DoomedActor(actors.UnitActor):
     """Dies with its third unit, each time."""
 
-    def run(self, job: actors.Job) -> Any:
+    def run(self, job: Job) -> Any:
         if job.index == 2:
             os.kill(os.getpid(), signal.SIGKILL)
         return super().run(job)
@@ -169,8 +169,9 @@ def test_an_actor_that_always_dies_ends_the_run_with_its_shards_kept(
 class MortalActor(actors.UnitActor):
     """Dies once, with its second unit: the file beside the output remembers that it did."""
 
-    def run(self, job: actors.Job) -> Any:
-        mark = Path(self.settings[job.split].output.folder.address).parents[1].with_suffix(".died")
+    def run(self, job: Job) -> Any:
+        units: Any = self.settings[job.split]
+        mark = Path(units.output.folder.address).parents[1].with_suffix(".died")
         if job.index == 1 and not mark.exists():
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)

@@ -17,7 +17,7 @@ from samtok_data.fingerprints import Fingerprint
 from samtok_data.outputs import HIDDEN, SplitOutput, Totals, UnitEntry
 from samtok_data.rejects import Reject
 from samtok_data.samples import Sample
-from samtok_data.shards import ShardFile, read_shard
+from samtok_data.shards import ShardFile, pack, read_shard
 from samtok_data.storage import TEMPORARY, Folder
 
 FINGERPRINT = Fingerprint({"format": 1, "split": "val", "tokenizer": {"spec": "small"}})
@@ -33,7 +33,8 @@ def samples(*numbers: int) -> list[Sample]:
 def commit(output: SplitOutput, index: int, made: list[Sample], rejects: list[Reject] | None = None) -> UnitEntry:
     return output.commit(
         index,
-        samples=made,
+        content=pack(made) if made else None,
+        samples=len(made),
         rejects=rejects or [],
         images=len(made),
         masks=2 * len(made),
@@ -270,7 +271,7 @@ def test_tars_of_unknown_origin_are_refused(folder: Folder) -> None:
         output.begin(FINGERPRINT, overwrite=False)
     assert str(caught.value) == (
         f"{output.folder} holds theirs.tar without the run that made it: "
-        "choose another --out, or --overwrite to delete the tars"
+        "choose another --out, or --overwrite to delete every .tar there"
     )
     assert names(output) == ["theirs.tar"]
     output.begin(FINGERPRINT, overwrite=True)

@@ -19,6 +19,7 @@ from samtok_data.outputs import SplitOutput
 from samtok_data.rejects import Reject
 from samtok_data.samples import Sample, TokenizedMask, build_sample
 from samtok_data.scenes import Dialogue, MaskRef, Region, Scene, Text, Turn
+from samtok_data.shards import pack
 from samtok_data.storage import Folder
 from samtok_data.words import MaskVocabulary
 
@@ -52,7 +53,7 @@ def sample(number: int, num_masks: int) -> Sample:
 
 
 # HF datasets takes the type of "masks" from the first five samples of the first tar: one with a mask leads, as
-# pipelines.units.with_masks_first has it. The second tar is without masks, the third has no end of them.
+# pipelines.dialogue_units.with_masks_first has it. The second tar is without masks, the third has no end of them.
 SHARDS = [
     [sample(number, 1 if number == 0 else 0) for number in range(7)] + [sample(7, 3)],
     [sample(number, 0) for number in range(10, 16)],
@@ -70,8 +71,11 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> Path:
     output.begin(fingerprint, overwrite=False)
     rejects = [Reject("ref-9", "mask-empty", "no foreground", {"ref": 9})]
     common: dict[str, Any] = {"images": 1, "masks": 1, "tokenizer": {}, "run": fingerprint.digest}
-    entries = [output.commit(index, samples=shard, rejects=rejects, **common) for index, shard in enumerate(SHARDS)]
-    entries.append(output.commit(3, samples=[], rejects=rejects, **common))
+    entries = [
+        output.commit(index, content=pack(shard), samples=len(shard), rejects=rejects, **common)
+        for index, shard in enumerate(SHARDS)
+    ]
+    entries.append(output.commit(3, content=None, samples=0, rejects=rejects, **common))
     output.finish(fingerprint, entries)
     return out / "gres" / "val"
 

@@ -16,8 +16,8 @@ from PIL import Image
 
 from converters.registry import DATASETS, open_converter
 from converters.source import Converter, DatasetInfo, Payload
+from pipelines.dialogue_units import DialogueUnits, mended, run_unit, with_masks_first
 from pipelines.images import ahead, load_image
-from pipelines.units import UnitSettings, mended, run_unit, with_masks_first
 from samtok_data import masks
 from samtok_data.dialogues import IMAGE_MARK
 from samtok_data.errors import RecordError, SetupError
@@ -31,7 +31,7 @@ from tests.converters.grefs import annotation, image, ref, write_gres
 from tests.pipelines.conftest import FakeTokenizer
 
 
-def settings_of(converter: Converter, images_root: str, out: Path, **changes: Any) -> UnitSettings:
+def settings_of(converter: Converter, images_root: str, out: Path, **changes: Any) -> DialogueUnits:
     usual: dict[str, Any] = {
         "converter": converter,
         "images_root": Folder(images_root),
@@ -41,10 +41,10 @@ def settings_of(converter: Converter, images_root: str, out: Path, **changes: An
         "tokenizer": {"name": "fake", "sha256": "0"},
         "run": "0",
     }
-    return UnitSettings(**{**usual, **changes})
+    return DialogueUnits(**{**usual, **changes})
 
 
-def run_folder(root: Path, out: Path, tokenizer: Any, **changes: Any) -> tuple[UnitEntry, UnitSettings]:
+def run_folder(root: Path, out: Path, tokenizer: Any, **changes: Any) -> tuple[UnitEntry, DialogueUnits]:
     """Runs the one unit of a small folder."""
     converter = open_converter("gres", root=str(root))
     plan = converter.plan(splits=("train",), unit_size=1000, limit=None)

@@ -1,4 +1,4 @@
-"""One unit, from its records to a finished shard. Knows nothing of Ray.
+"""One unit of dialogues, from its records to a finished shard. Knows nothing of Ray.
 
 records --Converter.scenes--> Scenes --threads: image, views, prompts--> batches --tokenizer--> samples --> shard
                 rejects <--------+-------------------+
@@ -10,14 +10,13 @@ import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from converters.source import Converter, Payload, Suffix
-from pipelines.images import LoadedImage, ahead, image_bytes, load_image
+from pipelines.images import LoadedImage, ahead, batches, image_bytes, load_image
+from pipelines.work import Job, Tokenizer
 from samtok_data import masks
 from samtok_data.errors import RecordError
 from samtok_data.masks import RLE
@@ -25,6 +24,7 @@ from samtok_data.outputs import SplitOutput, UnitEntry
 from samtok_data.rejects import Reject
 from samtok_data.samples import Sample, TokenizedMask, build_sample
 from samtok_data.scenes import Dialogue, MaskRef, Scene
+from samtok_data.shards import pack
 from samtok_data.storage import Folder
 from samtok_data.words import MaskVocabulary
 
@@ -35,31 +35,8 @@ SCENES_AHEAD = 16
 SCENES_PER_BATCH = 8
 
 
-class Tokenizer(Protocol):
-    """What a unit needs of ``tokenizer_model.MaskTokenizer``."""
-
-    @property
-    def vocabulary(self) -> MaskVocabulary:
-        """The spelling of its words."""
-        ...
-
-    def prepare(self, image: Image.Image, regions: Sequence[RLE]) -> Any:
-        """The part of the work that needs no network; called in threads."""
-        ...
-
-    def encode_prepared(self, prepared: Sequence[Any]) -> Sequence[NDArray[np.int64]]:
-        """Codes (regions, depth) of every prepared image."""
-        ...
-
-    def reconstruct_prepared(
-        self, prepared: Sequence[Any]
-    ) -> tuple[Sequence[NDArray[np.int64]], Sequence[NDArray[np.bool_]]]:
-        """Codes, and the masks (regions, height, width) that they decode to."""
-        ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UnitSettings:
+class DialogueUnits:
     """What is the same for every unit of a split.
 
     Attributes:
@@ -80,8 +57,12 @@ class UnitSettings:
     tokenizer: Mapping[str, str]
     run: str
 
+    def run_job(self, job: Job, tokenizer: Tokenizer) -> UnitEntry:
+        """As ``UnitWork.run_job``."""
+        return run_unit(job.index, job.payload, self, tokenizer, records=job.records)
 
-def run_unit(index: int, payload: Payload, settings: UnitSettings, tokenizer: Tokenizer, *, records: int) -> UnitEntry:
+
+def run_unit(index: int, payload: Payload, settings: DialogueUnits, tokenizer: Tokenizer, *, records: int) -> UnitEntry:
     """Tokenises a unit and writes its shard, rejects and manifest entry.
 
     Args:
@@ -102,7 +83,7 @@ def run_unit(index: int, payload: Payload, settings: UnitSettings, tokenizer: To
     suffix = settings.converter.info.image_suffix
     prepare = partial(_prepare, folder=settings.images_root, suffix=suffix, tokenizer=tokenizer)
     prepared = _usable(ahead(prepare, scenes, threads=THREADS, limit=SCENES_AHEAD), rejects)
-    for batch in _batches(prepared, SCENES_PER_BATCH):
+    for batch in batches(prepared, SCENES_PER_BATCH):
         for scene, tokenized in zip(batch, _tokenize(batch, tokenizer, settings.measure_iou), strict=True):
             num_images += 1
             num_masks += len(tokenized)
@@ -111,7 +92,8 @@ def run_unit(index: int, payload: Payload, settings: UnitSettings, tokenizer: To
         raise RuntimeError(f"unit {index}: {len(samples)} samples and {len(rejects)} rejects from {records} records")
     return settings.output.commit(
         index,
-        samples=with_masks_first(samples),
+        content=pack(with_masks_first(samples)) if samples else None,
+        samples=len(samples),
         rejects=rejects,
         images=num_images,
         masks=num_masks,
@@ -209,17 +191,6 @@ def mended(rejects: Iterable[Reject], images_root: Folder) -> bool:
     return any(image_bytes(images_root, name) != size for name, size in sizes.items())
 
 
-def _batches(items: Iterable[_Prepared], size: int) -> Iterator[list[_Prepared]]:
-    batch: list[_Prepared] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
 def _tokenize(
     batch: Sequence[_Prepared], tokenizer: Tokenizer, measure_iou: bool
 ) -> list[dict[MaskRef, TokenizedMask]]:
@@ -249,7 +220,7 @@ def _tokenize(
 def _samples(
     prepared: _Prepared,
     tokenized: Mapping[MaskRef, TokenizedMask],
-    settings: UnitSettings,
+    settings: DialogueUnits,
     vocabulary: MaskVocabulary,
 ) -> list[Sample]:
     return [
