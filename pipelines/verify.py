@@ -10,6 +10,7 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
+from pipelines.verify_table import table_problems
 from samtok_data import masks
 from samtok_data.dialogues import IMAGE_MARK
 from samtok_data.errors import RecordError, SetupError
@@ -111,6 +112,15 @@ def _unit_problems(output: SplitOutput, entry: UnitEntry, vocabulary: MaskVocabu
     if hashlib.sha256(data).hexdigest() != entry.shard.sha256:
         yield f"{name}: its sha256 is not the manifest's; delete it and run tokenize again"
         return
+    if output.form == "table":
+        yield from (f"{name}: {problem}" for problem in table_problems(data, entry, vocabulary))
+        return
+    yield from _shard_problems(name, data, entry, vocabulary, keys)
+
+
+def _shard_problems(
+    name: str, data: bytes, entry: UnitEntry, vocabulary: MaskVocabulary, keys: set[str]
+) -> Iterator[str]:
     samples, pairs = 0, set()
     try:
         for sample in unpack(data):

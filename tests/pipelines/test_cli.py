@@ -55,7 +55,7 @@ def test_help_answers_without_torch_and_ray() -> None:
 OPTIONS = """
     --actors --address --config --crowd --dataset --dry-run --help --images --images-root --json --limit
     --max-reject-rate --measure-iou --num-gpus-per-actor --out --overwrite --partition --precision --resume --root
-    --samples-per-shard --seed --split --tokenizer --wording
+    --samples-per-shard --seed --split --tokenizer --wording --images-per-file --option --retry-images
 """
 
 
@@ -78,18 +78,7 @@ def test_datasets_says_what_is_present(bundled: Path) -> None:
 
 
 def test_a_dry_run_counts_and_writes_nothing(bundled: Path, tmp_path: Path) -> None:
-    result = tokenize(
-        bundled,
-        tmp_path / "out",
-        "--split",
-        "all",
-        "--dry-run",
-        "--images-per-file",
-        "--option",
-        "--retry-images",
-        "--samples-per-shard",
-        "24",
-    )
+    result = tokenize(bundled, tmp_path / "out", "--split", "all", "--dry-run", "--samples-per-shard", "24")
     assert result.exit_code == 0, result.output
     assert [line.split() for line in result.output.splitlines()[:3]] == [
         ["split", "images", "dialogues", "masks", "units"],
