@@ -41,14 +41,12 @@ from converters.mask_options import (
     is_file,
     require_root,
 )
-from converters.mask_source import MaskedImage, MaskSourceInfo, WantedFile
-from converters.sampling import drawn
+from converters.mask_source import MaskSourceInfo, WantedFile
 from converters.unit_index import Entry, UnitIndex, UnitRecord
 from samtok_data.errors import RecordError, SetupError
 from samtok_data.label_maps import Labels, decode_colours, decode_label_map, encode_labels, map_size
 from samtok_data.pictures import read_file, read_picture
 from samtok_data.rejects import Reject
-from samtok_data.scenes import Scene
 from samtok_data.storage import Folder
 
 Layout = Literal["panoptic", "challenge", "full"]
@@ -273,18 +271,14 @@ class ChallengeReader:
 
     def read(self, record: UnitRecord) -> Found:
         """The image with its masks. Without one of its maps it has none: what things cover is no stuff."""
-        found = RegionList(str(record.key), self.min_area)
+        found = RegionList(str(record.key), self.min_area, self.masks_per_image, self.seed)
         try:
             image, file = paired(self.images, record)
             height, width = self._add(found, file)
         except RecordError as error:
             yield Reject.of(error, found.scene, {"images": record.images, "maps": record.annotations})
             return
-        yield from found.rejects
-        if found.regions:
-            chosen = drawn(found.regions, self.masks_per_image, seed=self.seed, key=found.scene)
-            scene = Scene(found.scene, image, height, width, tuple(chosen), ())
-            yield MaskedImage(scene, partial(read_picture, self.images, image, height, width))
+        yield from found.image(image, height, width, partial(read_picture, self.images, image, height, width))
 
     def _add(self, found: RegionList, file: str) -> tuple[int, int]:
         data = _png(self.classes, file)

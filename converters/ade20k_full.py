@@ -26,8 +26,6 @@ from converters.indexed_source import Found, RegionList
 from converters.json_files import read_json
 from converters.listings import index_listing, list_folder, list_tree, listed_name, named_entry, stem_of
 from converters.mask_options import Treatment
-from converters.mask_source import MaskedImage
-from converters.sampling import drawn
 from converters.unit_index import Entry, UnitIndex, UnitRecord, is_key
 from samtok_data import masks
 from samtok_data.errors import RecordError, SetupError
@@ -35,7 +33,6 @@ from samtok_data.label_maps import Colours, Labels, decode_binary_map, decode_co
 from samtok_data.masks import RLE
 from samtok_data.pictures import read_file, read_picture
 from samtok_data.rejects import Reject
-from samtok_data.scenes import Scene
 from samtok_data.storage import Folder, is_contained
 
 Shapes = Literal["visible", "amodal"]
@@ -115,18 +112,14 @@ class Ade20kFullReader:
 
     def read(self, record: UnitRecord) -> Found:
         """The image with its masks; a broken object or map of parts is one reject."""
-        found = RegionList(str(record.key), self.min_area)
+        found = RegionList(str(record.key), self.min_area, self.masks_per_image, self.seed)
         try:
             image = listed_name(self.root, record)
             height, width = self._add_objects(found) if self.shapes == "amodal" else self._add_maps(found, record)
         except RecordError as error:
             yield Reject.of(error, found.scene, {"images": record.images, "maps": record.annotations})
             return
-        yield from found.rejects
-        if found.regions:
-            chosen = drawn(found.regions, self.masks_per_image, seed=self.seed, key=found.scene)
-            scene = Scene(found.scene, image, height, width, tuple(chosen), ())
-            yield MaskedImage(scene, partial(read_picture, self.root, image, height, width))
+        yield from found.image(image, height, width, partial(read_picture, self.root, image, height, width))
 
     def _add_maps(self, found: RegionList, record: UnitRecord) -> tuple[int, int]:
         maps = {_level(file): file for file in record.annotations}

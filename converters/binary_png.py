@@ -17,14 +17,12 @@ from functools import partial
 from converters.indexed_source import Found, IndexedSource, RegionList
 from converters.listings import index_listing, list_folder, named_entry, picture_entries, read_listed, stem_of
 from converters.mask_options import checked_count, find_folder
-from converters.mask_source import MaskedImage
 from converters.unit_index import Entry, UnitRecord
 from samtok_data.errors import RecordError, SetupError
 from samtok_data.label_maps import decode_binary_map
 from samtok_data.masks import RLE, encode
 from samtok_data.pictures import decode_picture, picture_size, read_file
 from samtok_data.rejects import Reject
-from samtok_data.scenes import Scene
 from samtok_data.storage import Folder
 
 KIND = "binary-png"
@@ -102,10 +100,7 @@ class BinaryPngReader:
         found = RegionList(scene, self.min_area)
         for file in files:
             found.add(_region(file), {"mask": file}, partial(self._mask, file, height, width))
-        yield from found.rejects
-        if found.regions:
-            opened = partial(decode_picture, data, name, height, width)
-            yield MaskedImage(Scene(scene, name, height, width, tuple(found.regions), ()), opened)
+        yield from found.image(name, height, width, partial(decode_picture, data, name, height, width))
 
     def _mask(self, file: str, height: int, width: int) -> RLE:
         data = read_file(self.masks, file, missing="annotation-missing", kind="mask")

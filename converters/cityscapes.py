@@ -31,8 +31,7 @@ from converters.mask_options import (
     checked_words,
     first_folder,
 )
-from converters.mask_source import MaskedImage, MaskSourceInfo, WantedFile
-from converters.sampling import drawn
+from converters.mask_source import MaskSourceInfo, WantedFile
 from converters.unit_index import Entry, Table, UnitIndex, UnitRecord
 from samtok_data import masks as mask_files
 from samtok_data.errors import RecordError, SetupError
@@ -40,7 +39,6 @@ from samtok_data.label_maps import decode_label_map, encode_labels, map_size
 from samtok_data.masks import RLE
 from samtok_data.pictures import read_file, read_picture
 from samtok_data.rejects import Reject
-from samtok_data.scenes import Scene
 from samtok_data.storage import Folder
 
 Masks = Literal["polygons", "instance-ids"]
@@ -202,18 +200,14 @@ class CityscapesReader:
 
     def read(self, record: UnitRecord) -> Found:
         """The image with its masks; a broken polygon is one reject, a broken file is one."""
-        found = RegionList(str(record.key), self.min_area)
+        found = RegionList(str(record.key), self.min_area, self.masks_per_image, self.seed)
         try:
             image, file = paired(self.images, record)
             height, width = self._add(found, file)
         except RecordError as error:
             yield Reject.of(error, found.scene, {"images": record.images, "files": record.annotations})
             return
-        yield from found.rejects
-        if found.regions:
-            chosen = drawn(found.regions, self.masks_per_image, seed=self.seed, key=found.scene)
-            scene = Scene(found.scene, image, height, width, tuple(chosen), ())
-            yield MaskedImage(scene, partial(read_picture, self.images, image, height, width))
+        yield from found.image(image, height, width, partial(read_picture, self.images, image, height, width))
 
     def _add(self, found: RegionList, file: str) -> tuple[int, int]:
         return self._add_polygons(found, file) if self.masks == "polygons" else self._add_ids(found, file)

@@ -25,15 +25,13 @@ from converters.mask_options import (
     first_file,
     first_folder,
 )
-from converters.mask_source import MaskedImage, MaskSourceInfo, WantedFile
-from converters.sampling import drawn
+from converters.mask_source import MaskSourceInfo, WantedFile
 from converters.unit_index import UnitRecord, is_key
 from samtok_data import masks
 from samtok_data.errors import RecordError
 from samtok_data.masks import RLE
 from samtok_data.pictures import read_picture
 from samtok_data.rejects import Reject
-from samtok_data.scenes import Scene
 from samtok_data.storage import Folder
 
 KIND = "coco-instances"
@@ -143,14 +141,12 @@ class CocoInstancesReader:
         if isinstance(image, Reject):
             yield image
             return
-        found = RegionList(str(record.key), self.min_area)
+        found = RegionList(str(record.key), self.min_area, self.masks_per_image, self.seed)
         for place, annotation in enumerate(record.annotations):
             self._add(found, annotation, image, place)
-        yield from found.rejects
-        if found.regions:
-            chosen = drawn(found.regions, self.masks_per_image, seed=self.seed, key=found.scene)
-            scene = Scene(found.scene, image.file_name, image.height, image.width, tuple(chosen), ())
-            yield MaskedImage(scene, partial(self.opener, image.file_name, image.height, image.width))
+        yield from found.image(
+            image.file_name, image.height, image.width, partial(self.opener, image.file_name, image.height, image.width)
+        )
 
     def _add(self, found: RegionList, annotation: Any, image: CocoImage, place: int) -> None:
         where = {"image": image.file_name, "annotation": annotation}

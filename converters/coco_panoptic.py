@@ -26,15 +26,13 @@ from converters.mask_options import (
     first_file,
     first_folder,
 )
-from converters.mask_source import MaskedImage, MaskSourceInfo, WantedFile
-from converters.sampling import drawn
+from converters.mask_source import MaskSourceInfo, WantedFile
 from converters.unit_index import UnitRecord
 from samtok_data.errors import RecordError
 from samtok_data.label_maps import decode_label_map, encode_labels
 from samtok_data.masks import RLE
 from samtok_data.pictures import read_file, read_picture
 from samtok_data.rejects import Reject
-from samtok_data.scenes import Scene
 from samtok_data.storage import Folder, is_contained
 
 KIND = "coco-panoptic"
@@ -149,7 +147,7 @@ class CocoPanopticReader:
         if isinstance(image, Reject):
             yield image
             return
-        found = RegionList(str(record.key), self.min_area)
+        found = RegionList(str(record.key), self.min_area, self.masks_per_image, self.seed)
         first, *more = record.annotations
         try:
             self._add(found, first, image)
@@ -158,11 +156,12 @@ class CocoPanopticReader:
         for other in more:
             error = RecordError("record-duplicate", f"image {record.key}: it has a second annotation")
             found.reject("map", {"image": image.file_name, "annotation": other}, error)
-        yield from found.rejects
-        if found.regions:
-            chosen = drawn(found.regions, self.masks_per_image, seed=self.seed, key=found.scene)
-            scene = Scene(found.scene, image.file_name, image.height, image.width, tuple(chosen), ())
-            yield MaskedImage(scene, partial(read_picture, self.images, image.file_name, image.height, image.width))
+        yield from found.image(
+            image.file_name,
+            image.height,
+            image.width,
+            partial(read_picture, self.images, image.file_name, image.height, image.width),
+        )
 
     def _add(self, found: RegionList, annotation: Any, image: CocoImage) -> None:
         file, segments = _fields(annotation)

@@ -49,15 +49,13 @@ from converters.mask_options import (
     checked_words,
     require_root,
 )
-from converters.mask_source import MaskedImage, MaskSourceInfo, WantedFile
+from converters.mask_source import MaskSourceInfo, WantedFile
 from converters.parquet_rows import read_cell
-from converters.sampling import drawn
 from converters.unit_index import Entry, UnitRecord
 from samtok_data.errors import RecordError, SetupError
 from samtok_data.label_maps import decode_label_map, encode_labels, map_size
 from samtok_data.pictures import read_file, read_picture
 from samtok_data.rejects import Reject
-from samtok_data.scenes import Scene
 from samtok_data.storage import Folder
 
 Segments = Literal["all", "things", "stuff"]
@@ -256,7 +254,7 @@ class CoconutReader:
                 error = RecordError("record-invalid", "expected the name of an image, got none that can be used")
                 yield Reject.of(error, f"none/{annotation['part']}-{place}", annotation)
             return
-        found = RegionList(str(record.key), self.min_area)
+        found = RegionList(str(record.key), self.min_area, self.masks_per_image, self.seed)
         first, *more = record.annotations
         for other in more:
             error = RecordError("record-duplicate", f"{found.scene}: the part {first['part']} has this image already")
@@ -269,11 +267,7 @@ class CoconutReader:
             yield from found.rejects
             yield Reject.of(error, found.scene, {"images": record.images, "annotation": first})
             return
-        yield from found.rejects
-        if found.regions:
-            chosen = drawn(found.regions, self.masks_per_image, seed=self.seed, key=found.scene)
-            scene = Scene(found.scene, image, height, width, tuple(chosen), ())
-            yield MaskedImage(scene, partial(read_picture, place.folder, file, height, width))
+        yield from found.image(image, height, width, partial(read_picture, place.folder, file, height, width))
 
     def _image(self, record: UnitRecord) -> tuple[ImageFolder, str]:
         """The image's folder, the first one where several have it, and its name there."""

@@ -20,13 +20,11 @@ from typing import Literal, get_args
 from converters.indexed_source import Found, IndexedSource, RegionList
 from converters.listings import index_listing, list_folder, named_entry, picture_entries, read_listed, stem_of
 from converters.mask_options import checked_choice, checked_count, find_folder
-from converters.mask_source import MaskedImage
 from converters.unit_index import Entry, UnitRecord
 from samtok_data.errors import RecordError, SetupError
 from samtok_data.label_maps import decode_label_map, encode_labels
 from samtok_data.pictures import decode_picture, picture_size, read_file
 from samtok_data.rejects import Reject
-from samtok_data.scenes import Scene
 from samtok_data.storage import Folder
 
 Maps = Literal["all", "first"]
@@ -130,10 +128,7 @@ class IndexPngReader:
         found = RegionList(scene, self.min_area)
         for file in chosen:
             self._add(found, file, height, width)
-        yield from found.rejects
-        if found.regions:
-            opened = partial(decode_picture, data, name, height, width)
-            yield MaskedImage(Scene(scene, name, height, width, tuple(found.regions), ()), opened)
+        yield from found.image(name, height, width, partial(decode_picture, data, name, height, width))
 
     def _add(self, found: RegionList, file: str, height: int, width: int) -> None:
         annotator = _split(file)[1]

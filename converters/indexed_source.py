@@ -6,13 +6,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from PIL import Image
+
 from converters.mask_source import MaskedImage
+from converters.sampling import drawn
 from converters.unit_index import UnitIndex, UnitRecord
 from samtok_data import masks
 from samtok_data.errors import RecordError
 from samtok_data.masks import RLE
 from samtok_data.rejects import Reject
-from samtok_data.scenes import Region
+from samtok_data.scenes import Region, Scene
 
 Found = Iterator[MaskedImage | Reject]
 
@@ -59,10 +62,9 @@ class IndexedSource:
         """The rows are fixed."""
         return None
 
-    def record(self, unit: int) -> list[Any]:
-        """The row."""
-        row = self.index.read(unit)
-        return [row.key, row.images, row.annotations]
+    def records(self, units: range) -> list[Any]:
+        """The rows."""
+        return [[row.key, row.images, row.annotations] for row in self.index.read_range(units)]
 
     def read_record(self, record: Any) -> Found:
         """The image of a row, unless it has no mask, and what could not be read."""
@@ -70,7 +72,7 @@ class IndexedSource:
 
     def read(self, unit: int) -> Found:
         """The image of a unit, unless it has no mask, and what could not be read."""
-        yield from self.read_record(self.record(unit))
+        yield from self.reader.read(self.index.read(unit))
 
 
 @dataclass(slots=True)
@@ -80,12 +82,16 @@ class RegionList:
     Attributes:
         scene: id of the image's scene; the rejects' keys begin with it.
         min_area: smaller masks, in pixels, are left out.
+        masks_per_image: at most so many are taken of it, drawn at random; None: all.
+        seed: of the draw.
         regions: the masks so far.
         rejects: what was none.
     """
 
     scene: str
     min_area: int
+    masks_per_image: int | None = None
+    seed: int = 0
     regions: list[Region] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
     _ids: set[str] = field(default_factory=set)
@@ -115,3 +121,20 @@ class RegionList:
     def reject(self, region: str, record: Any, error: RecordError) -> None:
         """Adds a reject for one mask."""
         self.rejects.append(Reject.of(error, f"{self.scene}/{region}", record))
+
+    def image(
+        self, name: str, height: int, width: int, opened: Callable[[], Image.Image], *, archive: str | None = None
+    ) -> Found:
+        """The rejects, and the image with the masks that were drawn, unless it has none.
+
+        Args:
+            name: of the image.
+            height: rows that the masks are drawn on.
+            width: columns.
+            opened: see ``MaskedImage.open``.
+            archive: see ``MaskedImage.archive``.
+        """
+        yield from self.rejects
+        chosen = drawn(self.regions, self.masks_per_image, seed=self.seed, key=self.scene)
+        if chosen:
+            yield MaskedImage(Scene(self.scene, name, height, width, tuple(chosen), ()), opened, archive)

@@ -28,14 +28,12 @@ from converters.mask_options import (
     find_folder,
     first_folder,
 )
-from converters.mask_source import MaskedImage, MaskSourceInfo, WantedFile
-from converters.sampling import drawn
+from converters.mask_source import MaskSourceInfo, WantedFile
 from converters.unit_index import Entry, UnitRecord
 from samtok_data.errors import RecordError, SetupError
 from samtok_data.label_maps import encode_labels
 from samtok_data.pictures import decode_picture, picture_size, read_file
 from samtok_data.rejects import Reject
-from samtok_data.scenes import Scene
 from samtok_data.storage import ARCHIVES, Folder
 
 KIND = "pixelweb"
@@ -180,7 +178,7 @@ class PixelWebReader:
 
     def read(self, record: UnitRecord) -> Found:
         """The screenshot with the masks of its elements; a page that lacks a file is one reject."""
-        found = RegionList(str(record.key), self.min_area)
+        found = RegionList(str(record.key), self.min_area, self.masks_per_image, self.seed)
         try:
             name = listed_name(self.pages.whole, record)
             data = read_file(*self.pages.at(name))
@@ -189,11 +187,7 @@ class PixelWebReader:
         except RecordError as error:
             yield Reject.of(error, found.scene, {"images": record.images, "files": record.annotations})
             return
-        yield from found.rejects
-        if found.regions:
-            chosen = drawn(found.regions, self.masks_per_image, seed=self.seed, key=found.scene)
-            opened = partial(decode_picture, data, name, height, width)
-            yield MaskedImage(Scene(found.scene, name, height, width, tuple(chosen), ()), opened)
+        yield from found.image(name, height, width, partial(decode_picture, data, name, height, width))
 
     def _add(self, found: RegionList, record: UnitRecord, height: int, width: int) -> None:
         file = _one(record, _CLASS)

@@ -13,14 +13,11 @@ from PIL import Image
 
 from converters.coco_files import is_side
 from converters.indexed_source import Found, RegionList
-from converters.mask_source import MaskedImage
-from converters.sampling import drawn
 from converters.unit_index import is_key
 from samtok_data import masks
 from samtok_data.errors import RecordError, SetupError
 from samtok_data.masks import RLE
 from samtok_data.rejects import Reject
-from samtok_data.scenes import Scene
 
 # SA-1B's own are below 10 MB and 1 MB. A larger file is a reject and is not read.
 MAX_IMAGE_BYTES = 1 << 27
@@ -70,7 +67,7 @@ def read_pair(
     except RecordError as error:
         yield Reject.of(error, scene, dict(where))
         return
-    found = RegionList(scene, wanted.min_area)
+    found = RegionList(scene, wanted.min_area, wanted.masks_per_image, wanted.seed)
     for place, annotation in enumerate(annotations):
         record = {**where, "annotation": annotation}
         if not isinstance(annotation, Mapping) or not is_key(annotation.get("id")):
@@ -78,11 +75,7 @@ def read_pair(
             found.reject(f"annotation-{place}", record, error)
         else:
             found.add(str(annotation["id"]), record, partial(_mask, annotation, height, width))
-    yield from found.rejects
-    if found.regions:
-        chosen = drawn(found.regions, wanted.masks_per_image, seed=wanted.seed, key=scene)
-        whole = Scene(scene, image, height, width, tuple(chosen), ())
-        yield MaskedImage(whole, partial(opener, image, height, width), archive)
+    yield from found.image(image, height, width, partial(opener, image, height, width), archive=archive)
 
 
 def _parsed(text: bytes) -> tuple[int, int, list[Any]]:

@@ -23,7 +23,6 @@ from converters.coco_files import is_side
 from converters.indexed_source import Found, RegionList
 from converters.json_stream import chunks_of, fields_of, noted
 from converters.mask_options import checked_count, checked_limit
-from converters.mask_source import MaskedImage
 from converters.sampling import drawn
 from converters.unit_index import Entry, UnitRecord, is_key
 from converters.video_frames import MAX_PIXELS, has_frame
@@ -33,7 +32,6 @@ from samtok_data.errors import RecordError, SetupError
 from samtok_data.masks import RLE
 from samtok_data.pictures import read_picture
 from samtok_data.rejects import Reject
-from samtok_data.scenes import Scene
 from samtok_data.storage import Folder, is_contained
 
 Objects = tuple[int, ...]
@@ -264,10 +262,10 @@ def _read_frame(
             error = RecordError("frame-missing", f"{video.id}: masks of frame {place}, but {len(video.frames)} frames")
         yield Reject.of(error, found.scene, where)
         return
-    yield from found.rejects
-    if found.regions and drawn_on.size is not None:
-        scene = Scene(found.scene, image, *drawn_on.size, tuple(found.regions), ())
-        yield MaskedImage(scene, partial(read_picture, images, image, *drawn_on.size))
+    if drawn_on.size is None:
+        yield from found.rejects
+    else:
+        yield from found.image(image, *drawn_on.size, partial(read_picture, images, image, *drawn_on.size))
 
 
 def _all(wanted: Iterable[Objects]) -> list[int]:
