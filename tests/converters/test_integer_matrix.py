@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -83,5 +84,4 @@ def test_what_a_json_parser_refuses_is_refused(rows: list[list[int]], place: int
         found = parse_matrix(spoilt, "a.json").tolist()
     except RecordError:
         return
-    digits = b"".join(number.lstrip(b"0") or b"0" for number in spoilt.split())  # JSON has no numbers as 007
-    assert found == json.loads(spoilt) if digits == b"".join(spoilt.split()) else found
+    assert found == json.loads(re.sub(rb"(?<![0-9])0+(?=[0-9])", b"", spoilt))  # JSON has no numbers as 007
