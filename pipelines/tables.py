@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from samtok_data.outputs import HIDDEN
 
@@ -32,6 +32,34 @@ def size_text(num_bytes: float) -> str:
             return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
         num_bytes /= 1000
     return f"{num_bytes:.1f} TB"
+
+
+def cell(number: float | None) -> str:
+    """An IoU, or a dash where nothing was measured."""
+    return "-" if number is None else f"{number:.3f}"
+
+
+def share(number: float | None) -> str:
+    """A share as percent, or a dash."""
+    return "-" if number is None else f"{100 * number:.1f} %"
+
+
+def word_lines(name: str, words: Mapping[str, Any]) -> list[str]:
+    """Use of the codes, and collisions, in a line each.
+
+    Args:
+        name: of the codebook.
+        words: ``WordStatistics.json``.
+    """
+    levels = (
+        f"{level['used']} of {level['of']} used, perplexity {level['perplexity'] or 0:.0f}" for level in words["levels"]
+    )
+    collisions = words["collisions"]
+    return [
+        f"{name}: {'; '.join(levels)}",
+        f"{name}: two masks with one word in {share(collisions['share_of_images'])} of {collisions['images']:,} images "
+        f"with two masks or more ({share(collisions['share_of_masks'])} of their masks)",
+    ]
 
 
 def summary_table(summary: Summary) -> str:

@@ -58,8 +58,20 @@ _INVERSE_BOUNDS = (1000, 100, 10)
 
 def size_class(rle: RLE) -> int:
     """The number of a mask's class in ``SIZE_CLASSES``; a class begins with its lower bound."""
-    area, pixels = masks.area(rle), rle.height * rle.width
-    return sum(area * inverse >= pixels for inverse in _INVERSE_BOUNDS)
+    return int(size_classes(np.array([masks.area(rle)]), np.array([rle.height * rle.width]))[0])
+
+
+def size_classes(areas_n: NDArray[np.integer], pixels_n: NDArray[np.integer]) -> NDArray[np.int64]:
+    """The numbers of masks' classes.
+
+    Args:
+        areas_n: foreground pixels.
+        pixels_n: of each mask's image.
+    """
+    classes_n = np.zeros(len(areas_n), np.int64)
+    for inverse in _INVERSE_BOUNDS:
+        classes_n += areas_n * inverse >= pixels_n
+    return classes_n
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,30 +4,19 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipelines.evaluation.charts import code_chart, iou_chart
 from pipelines.evaluation.examples import KINDS, Example, Examples, Kind
 from pipelines.evaluation.measurement import PUBLISHED, SIZE_CLASSES, VARIANTS, Measurement
-from pipelines.evaluation.report import ALL, Report, cell, share
+from pipelines.evaluation.report import ALL, Report
+from pipelines.pages.charts import code_chart, iou_chart
+from pipelines.pages.parts import Table, environment, word_tables
+from pipelines.tables import cell, share
 
 _TEMPLATE = "page.html.jinja"
 _TITLES: dict[Kind, str] = {"best": "Best", "worst": "Worst", "random": "Drawn by lot"}
-
-
-@dataclass(frozen=True, slots=True)
-class _Table:
-    """A table: the first ``num_names`` cells of a row are names, the others numbers."""
-
-    title: str
-    heads: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    num_names: int = 1
 
 
 def html(report: Report, examples: Examples) -> str:
@@ -37,16 +26,10 @@ def html(report: Report, examples: Examples) -> str:
         report: the figures.
         examples: the pictures.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,  # names come from foreign files
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["data_uri"] = _data_uri
-    environment.filters["iou"] = cell
-    return environment.get_template(_TEMPLATE).render(
+    templates = environment(Path(__file__).parent)
+    templates.filters["data_uri"] = _data_uri
+    templates.filters["iou"] = cell
+    return templates.get_template(_TEMPLATE).render(
         report=report,
         heads=_headlines(report),
         charts=_charts(report),
@@ -78,21 +61,21 @@ def _charts(report: Report) -> Iterator[tuple[str, Markup]]:
         yield f"Use of the codes of level {level}", Markup(code_chart(counts_K, name=f"level-{level}"))
 
 
-def _tables(report: Report) -> Iterator[_Table]:
+def _tables(report: Report) -> Iterator[Table]:
     measurement = report.measurement
     variants = tuple(VARIANTS[variant] for variant in measurement.variants)
     sources: list[str | None] = [*measurement.sources, None]
-    yield _Table(
+    yield Table(
         "By source",
         ("source", "images", "masks", *variants),
         tuple((name or ALL, f"{measurement.num_images(name):,}", *_cells(measurement, name, None)) for name in sources),
     )
-    yield _Table(
+    yield Table(
         "By size of mask, as a share of its image",
         ("size", "masks", *variants),
         tuple((kind.label, *_cells(measurement, None, size)) for size, kind in enumerate(SIZE_CLASSES)),
     )
-    yield _Table(
+    yield Table(
         "By source and size",
         ("source", "size", "masks", *variants),
         tuple(
@@ -105,40 +88,13 @@ def _tables(report: Report) -> Iterator[_Table]:
     words = {name or ALL: measurement.words(name).json for name in sources}
     if report.baseline is not None:
         words["all, image-blind codebook"] = report.baseline.words.json
-    yield _Table(
-        "Use of the codebook",
-        ("source", "level", "codes used", "of", "share", "perplexity"),
-        tuple((name, *row) for name, found in words.items() for row in _levels(found)),
-        num_names=2,
-    )
-    yield _Table(
-        "Collisions: different masks of one image with the same word",
-        ("source", "images with two masks or more", "with a collision", "share", "their masks", "involved", "share"),
-        tuple((name, *_collisions(found["collisions"])) for name, found in words.items()),
-    )
+    yield from word_tables(words, of="source")
 
 
 def _cells(measurement: Measurement, source: str | None, size: int | None) -> Iterator[str]:
     yield f"{measurement.num_masks(source, size):,}"
     for variant in measurement.variants:
         yield cell(measurement.mean(variant, source=source, size=size))
-
-
-def _levels(words: dict[str, Any]) -> Iterator[tuple[str, ...]]:
-    for level, found in enumerate(words["levels"], start=1):
-        perplexity = "-" if found["perplexity"] is None else f"{found['perplexity']:.1f}"
-        yield f"{level}", f"{found['used']:,}", f"{found['of']:,}", share(found["share"]), perplexity
-
-
-def _collisions(found: dict[str, Any]) -> tuple[str, ...]:
-    return (
-        f"{found['images']:,}",
-        f"{found['images_with_collision']:,}",
-        share(found["share_of_images"]),
-        f"{found['masks']:,}",
-        f"{found['masks_in_collision']:,}",
-        share(found["share_of_masks"]),
-    )
 
 
 def _galleries(measurement: Measurement, examples: Examples) -> Iterator[tuple[str, str, dict[Kind, list[Example]]]]:

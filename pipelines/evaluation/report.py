@@ -11,7 +11,7 @@ from typing import Any
 from pipelines.evaluation.measurement import SIZE_CLASSES, VARIANTS, Measurement
 from pipelines.evaluation.rejects import RejectLog
 from pipelines.evaluation.words import WordStatistics
-from pipelines.tables import columns
+from pipelines.tables import cell, columns, word_lines
 from samtok_data import __version__
 from tokenizer_model.identity import TokenizerIdentity
 
@@ -131,16 +131,6 @@ def dumped(values: Any) -> str:
     return json.dumps(values, indent=1, default=str)
 
 
-def cell(number: float | None) -> str:
-    """An IoU, or a dash where nothing was measured."""
-    return "-" if number is None else f"{number:.3f}"
-
-
-def share(number: float | None) -> str:
-    """A share as percent, or a dash."""
-    return "-" if number is None else f"{100 * number:.1f} %"
-
-
 def report_table(report: Report, out: str) -> str:
     """The report for a terminal."""
     measurement = report.measurement
@@ -155,10 +145,10 @@ def report_table(report: Report, out: str) -> str:
             *(_row(measurement, kind.label, size=size) for size, kind in enumerate(SIZE_CLASSES)),
         ]),
         "",
-        *_words("codes", measurement.words()),
+        *word_lines("codes", measurement.words().json),
     ]
     if report.baseline is not None:
-        lines += _words("image-blind codebook", report.baseline.words)
+        lines += word_lines("image-blind codebook", report.baseline.words.json)
     for name, source in report.sources.items():
         if len(source.rejects):
             lines.append(f"rejected in {name}: {source.rejects.text} (listed in {out}/report.json)")
@@ -179,16 +169,3 @@ def _row(measurement: Measurement, name: str, *, source: str | None = None, size
     )
     images = f"{measurement.num_images(source):,}" if size is None else ""
     return (name, images, f"{measurement.num_masks(source, size):,}", *(cell(mean) for mean in means))
-
-
-def _words(name: str, words: WordStatistics) -> list[str]:
-    levels = (
-        f"{level['used']} of {level['of']} used, perplexity {level['perplexity'] or 0:.0f}"
-        for level in words.json["levels"]
-    )
-    collisions = words.json["collisions"]
-    return [
-        f"{name}: {'; '.join(levels)}",
-        f"{name}: two masks with one word in {share(collisions['share_of_images'])} of {collisions['images']:,} images "
-        f"with two masks or more ({share(collisions['share_of_masks'])} of their masks)",
-    ]

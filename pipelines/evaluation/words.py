@@ -6,13 +6,11 @@ Letters: n masks of an image, L levels, K codes of a level.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from samtok_data.masks import RLE
 
 
 class WordStatistics:
@@ -37,11 +35,11 @@ class WordStatistics:
         self.counts: NDArray[np.int64] = np.zeros((depth, codebook_size), np.int64)
         self.images = self.images_with_collision = self.masks = self.masks_in_collision = 0
 
-    def add(self, rles: Sequence[RLE], codes_nL: NDArray[np.integer]) -> None:
+    def add(self, rles: Sequence[Hashable], codes_nL: NDArray[np.integer]) -> None:
         """Counts one image.
 
         Args:
-            rles: its masks.
+            rles: its masks, as RLEs, or only as their strings of runs: they are compared and not read.
             codes_nL: of each mask, in ``0 .. K - 1``.
 
         Raises:
