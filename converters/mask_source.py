@@ -131,8 +131,8 @@ class PortableSource(MaskSource, Protocol):
         """
         ...
 
-    def record(self, unit: int) -> Any:
-        """What a unit is read from, as JSON values.
+    def records(self, units: range) -> list[Any]:
+        """What each of some units that follow each other is read from, as JSON values.
 
         Raises:
             SetupError: the index cannot be read.
@@ -140,5 +140,5 @@ class PortableSource(MaskSource, Protocol):
         ...
 
     def read_record(self, record: Any) -> Iterator[MaskedImage | Reject]:
-        """As ``read``, by a unit's record."""
+        """As ``read``, by one of ``records``."""
         ...

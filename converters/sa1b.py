@@ -127,13 +127,13 @@ class Sa1bTars:
         """The tar's name."""
         return self.tars[unit][0]
 
-    def record(self, unit: int) -> list[Any]:
-        """The tar's name and bytes."""
-        return list(self.tars[unit])
+    def records(self, units: range) -> list[Any]:
+        """Each tar's name and bytes."""
+        return [list(self.tars[unit]) for unit in units]
 
     def read(self, unit: int) -> Found:
         """As ``read_record``."""
-        yield from self.read_record(self.record(unit))
+        yield from self.read_record(list(self.tars[unit]))
 
     def read_record(self, record: Any) -> Found:
         """The pairs of a tar, each as soon as both halves were met.

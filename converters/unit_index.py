@@ -89,11 +89,27 @@ class UnitIndex:
         """
         if not 0 <= unit < self.num_units:
             raise IndexError(f"expected a unit below {self.num_units}, got {unit}")
+        return self.read_range(range(unit, unit + 1))[0]
+
+    def read_range(self, units: range) -> list[UnitRecord]:
+        """Rows that follow each other, in order: to open the file costs more than to read a hundred of them.
+
+        Args:
+            units: in ``0 .. num_units - 1``, each one more than the last.
+
+        Raises:
+            IndexError: there is no such unit.
+            SetupError: the file is gone or damaged.
+        """
+        if not 0 <= units.start <= units.stop <= self.num_units:
+            raise IndexError(f"expected units below {self.num_units}, got {units.start} to {units.stop}")
+        chosen = "SELECT key, images, annotations FROM units WHERE unit >= ? AND unit < ? ORDER BY unit"
         try:
             with closing(_open_finished(self.path)) as connection:
-                row = connection.execute("SELECT key, images, annotations FROM units WHERE unit = ?", (unit,))
-                key, images, annotations = row.fetchone()
-            return UnitRecord(key, json.loads(images), json.loads(annotations))
+                rows = connection.execute(chosen, (units.start, units.stop)).fetchall()
+            if len(rows) != len(units):
+                raise ValueError(f"{len(rows)} rows for {len(units)} units")
+            return [UnitRecord(key, json.loads(images), json.loads(annotations)) for key, images, annotations in rows]
         except (sqlite3.Error, TypeError, ValueError) as error:
             raise SetupError(_unreadable(self.path, error)) from error
 

@@ -82,12 +82,12 @@ class MaskWork:
 
     def payload(self, unit: Unit) -> Any:
         """What the parts of a unit are read from."""
-        source = self._sources[unit.split]
-        if source.listing is not None:
+        source, planned = self._sources[unit.split], self._plans.get(unit.split)
+        if planned is not None:  # not source.listing, which is made anew for every unit that asks
             place = self._places[unit.split][unit.index]
-            return {"records": [source.record(place)], "origin": source.listing[place]}
+            return {"records": source.records(range(place, place + 1)), "origin": planned[unit.index]}
         first = unit.index * self._config.images_per_file
-        return {"records": [source.record(first + number) for number in range(unit.images)], "origin": None}
+        return {"records": source.records(range(first, first + unit.images)), "origin": None}
 
     def split_runs(self, tokenizer: TokenizerIdentity, device: str) -> list[SplitRun]:
         """A split for each source."""

@@ -7,9 +7,11 @@ import multiprocessing
 import os
 import pickle
 import random
+import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,8 @@ def test_every_record_is_in_the_row_of_its_key(tmp_path_factory: pytest.TempPath
         assert row.annotations == wanted[row.key]
         assert row.images == ([] if row.key is None else images[row.key])
     assert index.num_paired == sum(bool(row.images) for row in found)
+    for start in range(index.num_units + 1):
+        assert index.read_range(range(start, index.num_units)) == found[start:]
 
 
 @pytest.mark.parametrize("value", [0, 2**63 - 1, "", "a b"])
@@ -166,6 +170,19 @@ def _keys_of(index: UnitIndex, seed: int) -> list[Any]:
     units = list(range(index.num_units))
     random.Random(seed).shuffle(units)
     return [index.read(unit).key for unit in sorted(units)]
+
+
+def test_rows_that_are_not_there_are_refused(tmp_path: Path) -> None:
+    index = build(tmp_path, [Entry("annotations", key, 1) for key in range(4)])
+    assert [row.key for row in index.read_range(range(1, 3))] == [1, 2]
+    for units in (range(-1, 2), range(3, 5), range(2, 1)):
+        with pytest.raises(IndexError, match="expected units below 4, got "):
+            index.read_range(units)
+    with closing(sqlite3.connect(index.path)) as connection:
+        connection.execute("DELETE FROM units WHERE unit = 2")
+        connection.commit()
+    with pytest.raises(SetupError, match="cannot be read: 3 rows for 4 units; delete it"):
+        index.read_range(range(4))
 
 
 def test_processes_and_threads_read_it_at_once(tmp_path: Path) -> None:
