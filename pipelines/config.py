@@ -131,7 +131,12 @@ def read_config(path: str, known: Collection[str]) -> dict[str, Any]:
     if isinstance(named.get("split"), str):
         named["split"] = [named["split"]]
     if isinstance(named.get("option"), dict):
-        named["option"] = [f"{name}={json.dumps(value)}" for name, value in named["option"].items()]
+        # JSON is YAML, so ``read_options`` reads it again; what is no JSON, such as a date, keeps its own spelling.
+        named["option"] = [
+            f"{name}={json.dumps(value, ensure_ascii=False, default=str)}" for name, value in named["option"].items()
+        ]
+    elif isinstance(named.get("option"), str):
+        named["option"] = [named["option"]]
     return named
 
 

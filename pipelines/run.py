@@ -113,10 +113,9 @@ class _Run:
         done = sum(len(entries) for entries in self.finished.values())
         progress = Progress(len(missing), sum(planned.values()), done=done)
         budget = Budget(self.config.max_reject_rate, self._records())
-        for entries in self.finished.values():
-            for entry in entries.values():
-                budget.add(entry)
+        budget.resume(entry for entries in self.finished.values() for entry in entries.values())
         if not missing:
+            budget.close()  # an earlier run may have ended here
             return progress
         start_cluster(self.config)
         actors = num_actors(self.config, self.share, len(missing))
