@@ -10,14 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from samtok_data import masks
 from samtok_data.masks import RLE
 from tokenizer_model.config import TokenizerConfig
+from tokenizer_model.prompts import prompts_of
 
 # Mean and standard deviation of ImageNet's RGB values in 0..1, as SAM 2 was trained with.
 _IMAGE_MEAN = (0.485, 0.456, 0.406)
@@ -71,22 +70,13 @@ class Prepared:
             ValueError: a mask of another size than the image, or without foreground.
         """
         width, height = image.size
-        side, prompt_side = config.image_size, config.logit_side
-        prompts_NPP = np.empty((len(regions), prompt_side, prompt_side), np.float32)
-        boxes_N4 = np.empty((len(regions), 4), np.float32)
+        side = config.image_size
         for index, rle in enumerate(regions):
             if (rle.height, rle.width) != (height, width):
                 raise ValueError(
                     f"region {index}: expected a mask of the image's size {width}x{height}, "
                     f"got {rle.width}x{rle.height}"
                 )
-            if masks.area(rle) == 0:
-                raise ValueError(f"region {index}: expected a mask with foreground pixels, got an empty one")
-            mask_HW = np.ascontiguousarray(masks.decode(rle))  # it comes column by column, slow to resize
-            mask_11HW = torch.from_numpy(mask_HW).float()[None, None]
-            prompts_NPP[index] = F.interpolate(
-                mask_11HW, size=(prompt_side, prompt_side), mode="bilinear", align_corners=False, antialias=True
-            )[0, 0].numpy()
-            boxes_N4[index] = masks.prompt_box(rle)
+        prompts_NPP, boxes_N4 = prompts_of(regions, config.logit_side)
         pixels_SS3 = np.array(image.convert("RGB").resize((side, side), Image.Resampling.BICUBIC))
         return cls(pixels_SS3, prompts_NPP, boxes_N4, (height, width))
