@@ -198,6 +198,22 @@ def verify(out: str) -> None:
 
 
 @main.command()
+@click.argument("out")
+@click.option("--json", "as_json", is_flag=True, help="Print stats.json.")
+def stats(out: str, as_json: bool) -> None:
+    """Counts what lies in OUT: masks, rejects, use of the codes, collisions, sizes, r-IoU; also as OUT/stats.html."""
+    from pipelines.stats.report import count_output, stats_table, write_stats
+    from pipelines.verify import find_outputs
+
+    try:
+        counted = [count_output(output) for output in find_outputs(out)]
+    except KeyboardInterrupt as error:
+        raise click.ClickException("stopped; nothing was written") from error
+    text = write_stats(out, counted)
+    click.echo(text if as_json else stats_table(counted, out), nl=not as_json)
+
+
+@main.command()
 @click.argument("shard")
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for the PNGs.")
 @click.option("--tokenizer", help="Of the run that made the shard, if left away.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
@@ -66,6 +67,43 @@ def code_chart(counts_K: NDArray[np.int64], *, name: str) -> str:
         axes.axhline(100 / len(shares), color=_SECOND, lw=1.5, label="all alike")
         axes.legend(frameon=False)
         axes.set(xlim=(0.5, len(shares) + 0.5), xlabel="codes, the most frequent first", ylabel="% of masks")
+        return _svg(figure, name)
+
+
+def fraction_chart(edges: NDArray[np.float64], counts: NDArray[np.int64], *, name: str) -> str:
+    """How large masks are, as fractions of their images, on a logarithmic scale.
+
+    Args:
+        edges: of the parts, more than 0, growing; one more than parts.
+        counts: masks of each part; at least one mask.
+        name: unique in the page; a part of the names of the SVG's parts.
+    """
+    with mpl.rc_context(_STYLE):
+        figure, axes = _empty()
+        axes.bar(edges[:-1], 100 * counts / counts.sum(), width=np.diff(edges), align="edge", color=_FIRST, lw=0)
+        axes.set_xscale("log")
+        decades = 10.0 ** np.arange(np.round(np.log10(edges[0])), np.round(np.log10(edges[-1])) + 1)
+        axes.set_xticks(decades, [f"{100 * decade:.6g} %" for decade in decades])
+        axes.minorticks_off()
+        axes.set(xlim=(edges[0], edges[-1]), xlabel="share of the image", ylabel="% of masks")
+        return _svg(figure, name)
+
+
+def bar_chart(counts: Mapping[str, int], *, label: str, unit: str, name: str) -> str:
+    """Shares of a whole, a bar each.
+
+    Args:
+        counts: by what stands below the bar; more than 0 together.
+        label: of all bars.
+        unit: what is counted.
+        name: unique in the page; a part of the names of the SVG's parts.
+    """
+    with mpl.rc_context(_STYLE):
+        figure, axes = _empty()
+        places, whole = np.arange(len(counts)), sum(counts.values())
+        axes.bar(places, [100 * number / whole for number in counts.values()], width=0.9, color=_FIRST, lw=0)
+        axes.set_xticks(places, list(counts))
+        axes.set(xlabel=label, ylabel=f"% of {unit}")
         return _svg(figure, name)
 
 
