@@ -62,7 +62,8 @@ def _charts(one: OutputStats, place: int) -> Iterator[tuple[str, Markup]]:
         return
     areas = fraction_chart(AREA_EDGES, figures.areas_B, name=f"area-{place}")
     yield "Size of masks, as a share of their image", Markup(areas)
-    images = bar_chart(figures.image_classes, label="masks of an image", unit="images", name=f"images-{place}")
+    ends = {name.rpartition("-")[2]: number for name, number in figures.image_classes.items()}  # names are too long
+    images = bar_chart(ends, label="masks of an image, up to", unit="images", name=f"images-{place}")
     yield "Masks of an image", Markup(images)
     if figures.measured:
         yield "How many masks reach which r-IoU", Markup(iou_chart(figures.ious_B, None, name=f"iou-{place}"))

@@ -94,11 +94,14 @@ def _entries(output: SplitOutput, name: str) -> tuple[Fingerprint, bool, list[Un
         raise SetupError(f"{name}: the run file is gone")
     try:
         manifest = output.manifest()
-        if manifest is None:
-            return fingerprint, False, list(output.finished(fingerprint).values())
-        return fingerprint, True, [UnitEntry.of_json(fields) for fields in manifest["units"]]
+        listed = {entry.index: entry for entry in map(UnitEntry.of_json, manifest["units"] if manifest else [])}
     except (ValueError, KeyError, TypeError) as error:
         raise SetupError(f"{name}: the manifest is damaged ({error}): run tokenize again") from error
+    # A run to which files were added may have units that are newer than its manifest; what only the manifest lists
+    # is damaged, and is named when it is read.
+    entries = {**listed, **output.finished(fingerprint)}
+    is_complete = manifest is not None and entries == listed
+    return fingerprint, is_complete, [entries[index] for index in sorted(entries)]
 
 
 def _count_unit(

@@ -220,6 +220,15 @@ def test_a_run_that_is_not_complete_is_counted_as_far_as_it_goes(tmp_path: Path)
     assert sentence in (tmp_path / PAGE_NAME).read_text()
 
 
+def test_units_that_are_newer_than_the_manifest_are_counted(out: Path) -> None:
+    """Files were added to the source, and the run that reads them has not come to its end."""
+    output = SplitOutput(Folder(out), "sa1b", "masks", "table")
+    commit(output, 0, table_of(ROWS[:5]), 5, 2, 5)
+    commit(output, 2, table_of(ROWS[5:]), 1, 1, 1)
+    found = count_output(output)
+    assert (found.is_complete, found.totals.units, found.totals.masks, found.figures.masks) == (False, 3, 6, 6)
+
+
 def test_an_output_without_masks(tmp_path: Path) -> None:
     begun(tmp_path, "sa1b", "masks", "table")
     done = stats(tmp_path)
@@ -356,7 +365,17 @@ def test_the_page_says_the_figures_and_needs_nothing_beside_it(counted: tuple[Pa
     assert page.tags.count("svg") == 10  # sizes, masks of an image, r-IoU and two levels, of two outputs
     assert [address for address in page.addresses if not address.startswith("#")] == []
     assert not re.search(r"url\((?!#)|@import|<script|<link|<iframe", text)
-    for said in ("gres/val", "sa1b/masks", "66.7 %", "image-missing", "0.500", "0.375", "3-4", "0.0001 %", "100 %"):
+    for said in (
+        "gres/val",
+        "sa1b/masks",
+        "66.7 %",
+        "image-missing",
+        "0.500",
+        "0.375",
+        "masks of an image, up to",
+        "0.0001 %",
+        "100 %",
+    ):
         assert said in page.texts, said
     for chart in re.findall(r"<svg.*?</svg>", text, re.DOTALL):
         assert "var(--first)" in chart
