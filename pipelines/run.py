@@ -95,7 +95,7 @@ class _Run:
         self.config, self.work, self.identity, self.share = config, work, identity, share
         self.device: Literal["cuda", "cpu"] = "cuda" if share else "cpu"
         self.splits = work.split_runs(identity, self.device)
-        self.finished: dict[str, dict[int, UnitEntry]] = {}
+        self.finished: dict[str, frozenset[int]] = {}
 
     @property
     def tokenizer(self) -> dict[str, str]:
@@ -104,16 +104,11 @@ class _Run:
 
     def make_missing(self) -> Progress:
         """Runs the units that are not finished."""
-        if not self.config.overwrite:
-            for split in self.splits:
-                split.output.check(split.fingerprint)
-            self.finished = {split.output.split: self._kept(split) for split in self.splits}
+        budget = Budget(self.config.max_reject_rate, self._records())
+        done = 0 if self.config.overwrite else self._resume(budget)
         missing = [(split, unit) for split in self.splits for unit in split.units if not self._has(split, unit)]
         planned = {(unit.split, unit.index): unit.records for _, unit in missing}
-        done = sum(len(entries) for entries in self.finished.values())
         progress = Progress(len(missing), sum(planned.values()), done=done)
-        budget = Budget(self.config.max_reject_rate, self._records())
-        budget.resume(entry for entries in self.finished.values() for entry in entries.values())
         if not missing:
             budget.close()  # an earlier run may have ended here
             return progress
@@ -168,13 +163,24 @@ class _Run:
             folder.remove(TEMPORARY)
         return summary
 
-    def _kept(self, split: SplitRun) -> dict[int, UnitEntry]:
-        """Finished units, except those whose files have changed since."""
-        kept = split.output.finished(split.fingerprint)
-        return {index: entry for index, entry in kept.items() if not self.work.is_stale(split, entry)}
+    def _resume(self, budget: Budget) -> int:
+        """Finds and counts what earlier runs finished, except units whose files have changed since.
+
+        Only the numbers of units are kept: meanwhile this process holds nothing else that grows with what is finished.
+        """
+        for split in self.splits:
+            split.output.check(split.fingerprint)
+        kept = {split.output.split: self._kept(split) for split in self.splits}
+        budget.resume(entry for entries in kept.values() for entry in entries)
+        self.finished = {name: frozenset(entry.index for entry in entries) for name, entries in kept.items()}
+        return sum(len(entries) for entries in kept.values())
+
+    def _kept(self, split: SplitRun) -> list[UnitEntry]:
+        finished = split.output.finished(split.fingerprint).values()
+        return [entry for entry in finished if not self.work.is_stale(split, entry)]
 
     def _has(self, split: SplitRun, unit: Unit) -> bool:
-        return unit.index in self.finished.get(split.output.split, {})
+        return unit.index in self.finished.get(split.output.split, ())
 
     def _complete(self, split: SplitRun) -> list[UnitEntry]:
         """The entries of all units of a split, in order."""

@@ -17,12 +17,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from samtok_data.errors import SetupError
 from samtok_data.fingerprints import Fingerprint
+from samtok_data.manifests import json_bytes, manifest_bytes
 from samtok_data.rejects import Reject, count, from_lines, to_lines
 from samtok_data.shards import ShardFile, unit_name
 from samtok_data.storage import TEMPORARY, Folder
@@ -199,7 +200,7 @@ class SplitOutput:
             "digest": fingerprint.digest,
             "fingerprint": fingerprint.parts,
         }
-        self._write(_RUN, _json(run))
+        self._write(_RUN, json_bytes(run))
 
     def clear(self) -> None:
         """Deletes the split's files and bookkeeping; other files stay."""
@@ -237,7 +238,7 @@ class SplitOutput:
         """
         sizes = self.folder.sizes()
         lists = set((self.folder / _REJECTS).names())
-        entries = [entry for data in (self.folder / _UNITS).read_all(".json") if (entry := _entry(data)) is not None]
+        entries = _entries((self.folder / _UNITS).read_each(".json"))
         return {
             entry.index: entry
             for entry in sorted(entries, key=lambda entry: entry.index)
@@ -299,7 +300,7 @@ class SplitOutput:
             run=run,
             origin=origin,
         )
-        self._write(f"{_UNITS}/{index:06d}.json", _json(asdict(entry)))
+        self._write(f"{_UNITS}/{index:06d}.json", json_bytes(asdict(entry)))
         return entry
 
     def rejects(self) -> list[Reject]:
@@ -317,16 +318,15 @@ class SplitOutput:
             SetupError: the folder cannot be written.
         """
         totals = Totals.of(entries)
-        manifest = {
+        head = {
             "format": FORMAT_VERSION,
             "dataset": self.dataset,
             "split": self.split,
             "run": fingerprint.digest,
             "fingerprint": fingerprint.parts,
             "totals": asdict(totals),
-            "units": [asdict(entry) for entry in entries],
         }
-        self._write(_MANIFEST, _json(manifest))
+        self._write(_MANIFEST, manifest_bytes(head, (asdict(entry) for entry in entries)))
         self._remove(TEMPORARY)  # empty by now
         return totals
 
@@ -358,7 +358,7 @@ class SplitOutput:
         Raises:
             SetupError: the folder cannot be written.
         """
-        self._write(_PLAN, _json({"units": list(units)}))
+        self._write(_PLAN, json_bytes({"units": list(units)}))
 
     def _write(self, name: str, data: bytes) -> None:
         try:
@@ -385,13 +385,14 @@ class SplitOutput:
         )
 
 
-def _entry(data: bytes) -> UnitEntry | None:
-    """A unit's entry; None where it is damaged, so that the unit is made again."""
-    try:
-        return UnitEntry.of_json(json.loads(data))
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None
-
-
-def _json(value: Any) -> bytes:
-    return (json.dumps(value, ensure_ascii=False, indent=1) + "\n").encode()
+def _entries(contents: Iterable[bytes]) -> Iterator[UnitEntry]:
+    """Entries, but for damaged ones, whose units are made again. They share what is equal in all of a run."""
+    shared: dict[Any, Any] = {}
+    for data in contents:
+        try:
+            fields = json.loads(data)
+            for name in ("run", "tokenizer", "rejects"):
+                fields[name] = shared.setdefault(repr(fields[name]), fields[name])
+            yield UnitEntry.of_json(fields)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            continue

@@ -18,7 +18,7 @@ import tempfile
 import threading
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, ParamSpec, TypeVar
 
@@ -31,6 +31,7 @@ from samtok_data.errors import SetupError
 TEMPORARY = ".tmp"
 
 ARCHIVES = (".zip", ".tar")
+FILES_AT_ONCE = 256
 _INSIDE = "::"  # in an address, between a place in an archive and the archive: zip://train::s3://bucket/images.zip
 
 _Args = ParamSpec("_Args")
@@ -167,10 +168,19 @@ class Folder:
         entries = self.fs.ls(self.path, detail=True)
         return {posixpath.basename(entry["name"]): int(entry["size"]) for entry in entries if entry["type"] == "file"}
 
-    @raising_os_errors
     def read_all(self, suffix: str) -> list[bytes]:
-        """All bytes of the files directly in this folder that end in ``suffix``, by name; read at once."""
-        paths = [self.at(name) for name in self.names(suffix)]
+        """All bytes of the files directly in this folder that end in ``suffix``, by name."""
+        return list(self.read_each(suffix))
+
+    def read_each(self, suffix: str) -> Iterator[bytes]:
+        """The same one after the other; from a store ``FILES_AT_ONCE`` are read at once."""
+        names = self.names(suffix)
+        for start in range(0, len(names), FILES_AT_ONCE):
+            yield from self._read_some(names[start : start + FILES_AT_ONCE])
+
+    @raising_os_errors
+    def _read_some(self, names: Sequence[str]) -> list[bytes]:
+        paths = [self.at(name) for name in names]
         contents = self.fs.cat_ranges(paths, None, None, on_error="return")  # cat() would read [ and * as patterns
         for content in contents:
             if isinstance(content, Exception):  # older fsspec returns errors whatever it is told
