@@ -82,6 +82,9 @@ def open_sa1b(
     )
     tars = sorted((one for one in list_folder(root) if _is_tar(one)), key=lambda one: one.name)
     if tars:
+        unnamed = [tar.name for tar in tars if not tar.name.isprintable()]
+        if unnamed:  # rows and bookkeeping hold the names as text
+            raise SetupError(f"{root}: {unnamed[0]!r}: a tar's name should be a text that can be printed; rename it")
         sized = tuple((one.name, root.size(one.name) if one.size is None else one.size) for one in tars)
         digest = digest_of(f"{tar}\0{size}" for tar, size in sized)
         settings = {"kind": KIND, **asdict(wanted), LISTING: digest}

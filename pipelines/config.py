@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -86,6 +86,11 @@ class RunConfig:
                 )
         if not self.split:
             raise SetupError("--split should name at least one split, got none")
+
+
+def usual_of(name: str) -> Any:
+    """What a setting is where it is not given."""
+    return next(one.default for one in fields(RunConfig) if one.name == name)
 
 
 def _option(name: str) -> str:

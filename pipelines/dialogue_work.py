@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from converters.registry import open_converter
 from converters.source import Converter, Plan, Unit
-from pipelines.config import RunConfig
+from pipelines.config import RunConfig, usual_of
 from pipelines.dialogue_units import DialogueUnits, mended
 from pipelines.work import Preview, SplitRun, shared_fingerprint
 from samtok_data.errors import IMAGE_REASONS, SetupError
@@ -60,6 +60,8 @@ class DialogueWork:
     def __init__(self, config: RunConfig) -> None:
         if config.option or config.retry_images:
             raise SetupError(f"--option and --retry-images are for sources of masks; {config.dataset} gives dialogues")
+        if config.images_per_file != usual_of("images_per_file"):
+            raise SetupError(f"--images-per-file is for sources of masks; {config.dataset} has --samples-per-shard")
         self._config = config
         self._converter = converter_of(config)
         self._plan = plan_of(config, self._converter)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from converters.mask_registry import MASK_SOURCE_INFOS, open_mask_source, option_default
 from converters.mask_source import LISTING, PortableSource
 from converters.source import Unit
-from pipelines.config import RunConfig
+from pipelines.config import RunConfig, usual_of
 from pipelines.mask_units import MaskUnits
 from pipelines.mixes import index_folder
 from pipelines.work import Preview, SplitRun, shared_fingerprint
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 WHOLE = "masks"
 _EVERY = ("all",)
 _USUAL = ("train",)
-_NOT_FOR_MASKS = {"partition": None, "images_root": None, "wording": None, "images": "embed", "crowd": "keep"}
+_NOT_FOR_MASKS = ("partition", "images_root", "wording", "images", "crowd", "samples_per_shard")
+# Of ``open_mask_source`` itself, with what gives them.
+_NO_OPTIONS = {"kind": "--dataset", "root": "--root", "index": "--out"}
 
 
 class MaskWork:
@@ -110,7 +112,7 @@ class MaskWork:
         if self._config.retry_images and entry.rejects.keys() & IMAGE_REASONS:
             return True
         planned = self._plans.get(split.output.split)
-        return planned is not None and entry.origin != planned[entry.index]
+        return planned is not None and planned[entry.index : entry.index + 1] != [entry.origin]
 
     def begin(self, split: SplitRun) -> None:
         """Keeps which file each unit is read from."""
@@ -119,8 +121,12 @@ class MaskWork:
             split.output.write_plan(planned)
 
     def finished(self, split: SplitRun, entries: Sequence[UnitEntry]) -> list[tuple[bool, str]]:
-        """Masks against what the published tokenizer was trained on."""
-        info = MASK_SOURCE_INFOS.get(self._config.dataset)
+        """Masks against what the published tokenizer was trained on; and a limit that one tar could not fill."""
+        info, limit = MASK_SOURCE_INFOS.get(self._config.dataset), self._config.limit
+        planned, images = self._plans.get(split.output.split, ()), Totals.of(entries).images
+        if limit is not None and len(planned) > 1 and images < limit:
+            first = _file(planned[0])
+            return [(False, f"{split.output.split}: --limit {limit} reads {first} alone, which gave {images:,} images")]
         if info is None or info.masks is None or not self._is_whole:
             return []
         return [_compared(split.output.split, Totals.of(entries).masks, info.masks, "masks")]
@@ -139,7 +145,10 @@ class MaskWork:
         })
         if source.listing is None:
             return SplitRun(output, fingerprint, self._fixed_units(split, source))
-        planned = [] if self._config.overwrite else output.planned()
+        planned: list[str] = []
+        if not self._config.overwrite:
+            output.check(fingerprint)  # another run's files may well be gone
+            planned = output.planned()
         self._plans[split], self._places[split] = _grown(planned, source.listing, str(self._config.root))
         number = len(self._plans[split]) if self._config.limit is None else 1
         return SplitRun(
@@ -161,8 +170,8 @@ class MaskWork:
 
 
 def _refuse_others(config: RunConfig) -> None:
-    for name, usual in _NOT_FOR_MASKS.items():
-        if getattr(config, name) != usual:
+    for name in _NOT_FOR_MASKS:
+        if getattr(config, name) != usual_of(name):
             raise SetupError(
                 f"--{name.replace('_', '-')} is for dialogues; {config.dataset} is a source of masks: its own options "
                 "are given with --option NAME=VALUE"
@@ -185,6 +194,9 @@ def _splits(config: RunConfig) -> list[str | None]:
 
 def _open(config: RunConfig, split: str | None) -> PortableSource:
     options = dict(config.option)
+    for name, given_by in _NO_OPTIONS.items():
+        if name in options:
+            raise SetupError(f"--option {name}=...: {config.dataset} has no such option; {given_by} says it")
     if split is not None:
         if "split" in options:
             raise SetupError("--option split=...: give splits with --split")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -83,6 +83,7 @@ def _verdict(output: SplitOutput, keys: set[str]) -> Verdict:
         verdict.problems.append("the manifest's totals are not the sums of its units")
     if output.fingerprint() != fingerprint:
         verdict.problems.append("the manifest is of another run than the run file")
+    verdict.problems += _plan_problems(output, entries, fingerprint)
     committed = output.finished(fingerprint)
     verdict.problems += (
         f"unit {entry.index}: its entry is not the manifest's"
@@ -95,6 +96,21 @@ def _verdict(output: SplitOutput, keys: set[str]) -> Verdict:
     files = output.folder.names(ENDINGS[output.form])
     verdict.problems += (f"{name}: not in the manifest" for name in files if name not in listed)
     return verdict
+
+
+def _plan_problems(output: SplitOutput, entries: Sequence[UnitEntry], fingerprint: Fingerprint) -> Iterator[str]:
+    """Files that were added, or replaced, by a run that did not come to its end: the manifest is the one before."""
+    try:
+        planned = output.planned()
+    except SetupError as error:
+        yield str(error)
+        return
+    if fingerprint.parts.get("limit") is not None:
+        planned = planned[:1]  # such a run reads no more
+    made = {entry.index: entry.origin for entry in entries}
+    missing = [origin for index, origin in enumerate(planned) if made.get(index) != origin]
+    if missing:
+        yield f"{len(missing)} of {len(planned)} planned files are not in the manifest: run tokenize again"
 
 
 def _unit_problems(output: SplitOutput, entry: UnitEntry, vocabulary: MaskVocabulary, keys: set[str]) -> Iterator[str]:

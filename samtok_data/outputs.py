@@ -339,12 +339,13 @@ class SplitOutput:
         return json.loads(self.folder.read(_MANIFEST)) if self.folder.exists(_MANIFEST) else None
 
     def planned(self) -> list[str]:
-        """The files of the units, by index, of a run to which files may be added; none where there is no such plan.
+        """The files of the units, by index, of a run to which files may be added; none where nothing was made by it.
 
         Raises:
             SetupError: the plan is damaged.
         """
-        if not self.folder.exists(_PLAN):
+        is_bound = self.folder.names(ENDINGS[self.form]) or (self.folder / _UNITS).names()
+        if not is_bound or not self.folder.exists(_PLAN):
             return []
         try:
             units = json.loads(self.folder.read(_PLAN))["units"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 import pickle
@@ -20,13 +21,23 @@ from PIL import Image
 
 from pipelines import run
 from pipelines.config import RunConfig
+from pipelines.verify import find_outputs, verify
 from pipelines.work import Job, UnitWork
 from samtok_data import masks
 from samtok_data.masks import RLE
 from samtok_data.outputs import UnitEntry
+from tests.converters.mask_sources import coco_annotation, coco_image, columns, label_map, write_coco
 from tests.pipelines.conftest import FakeTokenizer
+from tokenizer_model import identify_tokenizer
 
 HEIGHT, WIDTH = 48, 64
+TARS = {0: (3, 1, 2), 1: (5, 4), 2: (8, 6, 7)}
+"""Images of the tars of ``write_set``."""
+IN_ORDER = [number for tar in TARS.values() for number in tar]
+SPLIT = Path("sa1b") / "masks"
+"""Where a run over SA-1B writes."""
+PLACES = {"images": "images", "masks": "masks"}
+"""Options for ``write_pictures``."""
 Members = list[tuple[str, bytes]]
 
 
@@ -83,6 +94,34 @@ def write_tar(root: Path, tar: int, numbers: Iterable[int], of_it: int = 3) -> P
     return path
 
 
+def write_set(root: Path, tars: tuple[int, ...] = (0, 1, 2)) -> Path:
+    for tar in tars:
+        write_tar(root, tar, TARS[tar])
+    return root
+
+
+def write_pictures(root: Path, number: int) -> Path:
+    """Images with a label map each, one of two masks, for index-png."""
+    for at in range(number):
+        (root / "images").mkdir(parents=True, exist_ok=True)
+        (root / "images" / f"{at:03d}.jpg").write_bytes(picture(at))
+        label_map(root / "masks" / f"{at:03d}.png", columns(1, 2, height=48, width=64))
+    return root
+
+
+def write_coco_splits(root: Path) -> Path:
+    """COCO's two splits, of two images and of one."""
+    for split, numbers in (("train", (1, 2)), ("val", (3,))):
+        images = [coco_image(number) for number in numbers]
+        annotations = [coco_annotation(10 * number, number) for number in numbers]
+        part = write_coco(root / f"{split}2017", images, annotations)
+        (part / "instances.json").rename(root / f"instances_{split}2017.json")
+        for path in (part / "images").iterdir():
+            path.rename(part / path.name)
+        (part / "images").rmdir()
+    return root
+
+
 def expected(numbers: Iterable[int], of_it: int = 3) -> dict[tuple[str, str], RLE]:
     """The masks of ``pair`` by scene and region, in order."""
     return {
@@ -136,6 +175,10 @@ def mask_config(root: Path | str, out: Path | str, **changes: Any) -> RunConfig:
     return RunConfig(**{**usual, **changes})
 
 
+def problems(out: Path) -> list[str]:
+    return [problem for verdict in verify(find_outputs(str(out))) for problem in verdict.problems]
+
+
 @dataclass
 class Here:
     """Runs units in this process, one after the other; remembers which. ``stop_before`` ends a run there."""
@@ -156,6 +199,9 @@ class Here:
             yield job.split, there[job.split].run_job(arrived, self.tokenizer)
 
 
+_identify = functools.cache(identify_tokenizer)
+
+
 def run_here(monkeypatch: pytest.MonkeyPatch) -> Here:
     """Has runs go without Ray and without a network: the same code up to the queue of units."""
     made = Here()
@@ -163,4 +209,5 @@ def run_here(monkeypatch: pytest.MonkeyPatch) -> Here:
     monkeypatch.setattr(run, "start_cluster", lambda _config: None)
     monkeypatch.setattr(run, "num_actors", lambda *_: 1)
     monkeypatch.setattr(run, "run_jobs", made.run_jobs)
+    monkeypatch.setattr(run, "identify_tokenizer", _identify)  # the weights are checked once, not in every run
     return made
