@@ -283,11 +283,11 @@ class SplitOutput:
             self._write(self.shard_of(index), content)
             shard = ShardFile(self.shard_of(index), len(content), hashlib.sha256(content).hexdigest())
         else:
-            self._remove(self.shard_of(index))
+            self._remove(self.shard_of(index), is_file=True)
         if rejects:
             self._write(rejects_name, to_lines(rejects))
         else:
-            self._remove(rejects_name)
+            self._remove(rejects_name, is_file=True)
         entry = UnitEntry(
             index=index,
             shard=shard,
@@ -367,9 +367,9 @@ class SplitOutput:
         except OSError as error:
             raise self._unwritable(name, error) from error
 
-    def _remove(self, name: str) -> None:
+    def _remove(self, name: str, *, is_file: bool = False) -> None:
         try:
-            self.folder.remove(name)
+            (self.folder.remove_file if is_file else self.folder.remove)(name)
         except OSError as error:
             raise self._unwritable(name, error) from error
 

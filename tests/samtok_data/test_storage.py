@@ -103,6 +103,20 @@ def test_remove_takes_a_file_or_a_whole_folder(folder: Folder) -> None:
     assert [folder.exists(name) for name in ("a", "b", "b/c", "b/d/e", "ab")] == [False] * 4 + [True]
 
 
+def test_remove_file_takes_a_file_or_nothing(folder: Folder) -> None:
+    folder.write("a/b", b"x")
+    folder.write("a/c", b"x")
+    for name in ("a/b", "a/b", "nothing", "no/thing"):
+        folder.remove_file(name)
+    assert list(folder.walk()) == ["a/c"]
+
+
+def test_empty_files_are_read_like_others(folder: Folder) -> None:
+    for name, data in (("a", b""), ("b", b"1"), ("c", b"")):
+        folder.write(name, data)
+    assert folder.read_all("") == [b"", b"1", b""]
+
+
 def test_a_folder_survives_pickling(folder: Folder) -> None:
     folder.write("a", b"1")
     copy = pickle.loads(pickle.dumps(folder))
@@ -128,7 +142,7 @@ def test_what_others_write_and_remove_is_seen_at_once(folder: Folder) -> None:
 
 def test_a_file_that_goes_while_all_are_read_is_an_error(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     folder.write("a", b"1")
-    monkeypatch.setattr(folder, "names", lambda _suffix: ["a", "gone"])
+    monkeypatch.setattr(folder, "sizes", lambda: {"a": 1, "gone": 1})
     with pytest.raises(FileNotFoundError):
         folder.read_all("")
 
@@ -147,8 +161,9 @@ def test_a_name_that_leaves_the_folder_is_refused(folder: Folder, name: str) -> 
     folder.write("kept", b"1")
     with pytest.raises(ValueError, match=message):
         (folder / "x").remove(name)
-    with pytest.raises(ValueError, match=message):
-        folder.remove(name)
+    for remove in (folder.remove, folder.remove_file):
+        with pytest.raises(ValueError, match=message):
+            remove(name)
     assert folder.names() == ["kept"]
 
 
