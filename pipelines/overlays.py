@@ -17,7 +17,7 @@ from pipelines.drawing import draw_masks
 from samtok_data import masks
 from samtok_data.errors import SetupError
 from samtok_data.masks import Mask
-from samtok_data.outputs import SplitOutput
+from samtok_data.outputs import ENDINGS, SplitOutput
 from samtok_data.samples import Sample
 from samtok_data.scenes import WHOLE_IMAGE
 from samtok_data.shards import read_shard
@@ -120,6 +120,8 @@ def decode_shard(
 
     folder = Folder(posixpath.dirname(shard) or ".")
     name = posixpath.basename(shard)
+    if name.endswith(ENDINGS["table"]):
+        raise SetupError(f"{shard}: a table of masks holds no images to draw on; decode takes shards of dialogues")
     try:
         samples = list(itertools.islice(read_shard(folder, name), limit))
     except FileNotFoundError as error:

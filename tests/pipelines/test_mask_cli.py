@@ -224,3 +224,11 @@ def test_verify_finds_what_is_wrong(here: Here, tmp_path: Path, spoil: Callable[
     result = CliRunner().invoke(main, ["verify", str(out)])
     assert result.exit_code == 1
     assert words in result.output
+
+
+def test_a_table_is_no_shard_to_be_decoded(here: Here, tmp_path: Path) -> None:
+    tokenize(mask_config(write_set(tmp_path / "in", (1,)), tmp_path / "out"))
+    table = tmp_path / "out" / SPLIT / "sa1b-masks-000000.parquet"
+    result = CliRunner().invoke(main, ["decode", str(table), "--out", str(tmp_path / "png")])
+    assert result.exit_code == 1
+    assert f"Error: {table}: a table of masks holds no images to draw on" in result.stderr
