@@ -6,6 +6,8 @@ DATASET ?= gres
 ROOT ?=
 OUT ?=
 ARGS ?=
+# Processes of the quick tests; a file stays in one of them.
+JOBS ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -17,7 +19,7 @@ TORCH_PAIR := $(shell grep '^torch' constraints.txt)
 
 help: ## print this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "Variables: PYTHON, TORCH_BACKEND (cpu, cu126, cu130, auto), DATASET, ROOT, OUT, ARGS (further options)"
+	@echo "Variables: PYTHON, TORCH_BACKEND (cpu, cu126, cu130, auto), DATASET, ROOT, OUT, ARGS (further options), JOBS"
 
 setup: $(READY) ## make .venv with everything in it (once)
 
@@ -43,7 +45,7 @@ shards: $(READY) ## build DATASET's shards from ROOT into OUT; does nothing when
 	$(BIN)/samtok-data tokenize --dataset $(DATASET) --root "$(ROOT)" --out "$(OUT)" $(ARGS)
 
 test: $(READY) ## the quick tests
-	$(BIN)/pytest -q -m "not slow and not gpu" $(ARGS)
+	$(BIN)/pytest -q -n $(JOBS) --dist loadfile -m "not slow and not gpu" $(ARGS)
 
 test-slow: $(READY) ## the tests that take minutes: drivers and actors killed at ten moments, all 128 photographs
 	$(BIN)/pytest -q -m "slow" --timeout 3000 $(ARGS)
