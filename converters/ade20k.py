@@ -59,7 +59,7 @@ INFO = MaskSourceInfo(
         WantedFile(
             place="ADEChallengeData2016/images/training/*.jpg",
             content="the photographs of the challenge",
-            elsewhere=("images/training/*.jpg", "ADE20K_2021_17_01/images/ADE/training/*/*/*.jpg (layout full)"),
+            elsewhere=("images/training/*.jpg", "ADE20K_2021_17_01/images/ADE/training/*/*/*.jpg"),
         ),
         WantedFile(
             place="ADEChallengeData2016/ade20k_panoptic_train.json",

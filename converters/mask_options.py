@@ -103,7 +103,7 @@ def open_root(address: str) -> Folder:
     folder = Folder(address)
     if archive:
         above, name = posixpath.split(archive)
-        if not _is_folder(folder):
+        if not is_folder(folder):
             folder = Folder(above or ".").archive(name)
             folder = folder / inside if inside else folder
     require_root(folder)
@@ -186,19 +186,19 @@ def folder_at(root: Folder, name: str) -> Folder | None:
     Raises:
         SetupError: the archive is damaged.
     """
-    if _is_folder(root / name):
+    if is_folder(root / name):
         return root / name
-    for archive, inside in _packings(name.rstrip("/").split("/")):
+    for archive, inside in packings(name.rstrip("/").split("/")):
         if not root.is_archive and is_file(root, archive):
             opened = root.archive(archive)
             for place in inside:
                 found = opened / place if place else opened
-                if _is_folder(found):
+                if is_folder(found):
                     return found
     return None
 
 
-def _packings(parts: list[str]) -> Iterator[tuple[str, tuple[str, str]]]:
+def packings(parts: Sequence[str]) -> Iterator[tuple[str, tuple[str, str]]]:
     """Archives that can hold a folder, and the places in them: most hold one folder of their own name."""
     for end in range(len(parts), 0, -1):
         for ending in ARCHIVES:
@@ -224,11 +224,16 @@ def require_root(root: Folder) -> None:
     Raises:
         SetupError: it is not there, or cannot be asked.
     """
-    if not _is_folder(root):
+    if not is_folder(root):
         raise SetupError(f"{root}: no such folder; name the source's folder with root")
 
 
-def _is_folder(folder: Folder) -> bool:
+def is_folder(folder: Folder) -> bool:
+    """Whether a folder is there.
+
+    Raises:
+        SetupError: the file system cannot be asked.
+    """
     try:
         return raising_os_errors(folder.fs.isdir)(folder.path)
     except OSError as error:

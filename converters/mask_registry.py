@@ -127,17 +127,31 @@ def open_mask_source(kind: str, *, root: str, index: str, name: str | None = Non
     return _OPENERS[kind](open_root(root), index, name=called, **options)
 
 
-def option_default(kind: str, option: str) -> tuple[bool, Any]:
-    """Whether a kind has an option, and what it is where it is left out.
+@dataclass(frozen=True, slots=True)
+class Option:
+    """An option of a kind.
+
+    Attributes:
+        default: what it is where it is left out.
+        is_needed: whether it cannot be.
+    """
+
+    default: Any
+    is_needed: bool
+
+
+def options_of(kind: str) -> dict[str, Option]:
+    """The options of a kind by name, in the order in which its ``open_...`` documents them.
 
     Args:
         kind: one of ``MASK_SOURCES``.
-        option: by its name.
     """
-    parameter = inspect.signature(_OPENERS[kind]).parameters.get(option)
-    if parameter is None or parameter.kind is not parameter.KEYWORD_ONLY:
-        return False, None
-    return True, None if parameter.default is parameter.empty else parameter.default
+    found = {}
+    for name, parameter in inspect.signature(_OPENERS[kind]).parameters.items():
+        if parameter.kind is parameter.KEYWORD_ONLY and name != "name":
+            is_needed = parameter.default is parameter.empty
+            found[name] = Option(None if is_needed else parameter.default, is_needed)
+    return found
 
 
 def read_mix(address: str | os.PathLike[str]) -> tuple[Mixed, ...]:
@@ -212,14 +226,10 @@ def _usual_name(kind: str) -> str:
 def _check_options(kind: Any, options: Mapping[Any, Any]) -> None:
     if not isinstance(kind, str) or kind not in _OPENERS:
         raise SetupError(f"kind: expected one of {', '.join(_OPENERS)}, got {kind!r}")
-    parameters = {
-        name: parameter
-        for name, parameter in inspect.signature(_OPENERS[kind]).parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY and name != "name"
-    }
-    unknown = [str(option) for option in options if option not in parameters]
+    known = options_of(kind)
+    unknown = [str(option) for option in options if option not in known]
     if unknown:
-        raise SetupError(f"{kind}: no option {', '.join(unknown)}; known are {', '.join(parameters)}")
-    missing = [name for name, one in parameters.items() if one.default is one.empty and name not in options]
+        raise SetupError(f"{kind}: no option {', '.join(unknown)}; known are {', '.join(known)}")
+    missing = [name for name, one in known.items() if one.is_needed and name not in options]
     if missing:
         raise SetupError(f"{kind}: the option {' and '.join(missing)} is needed")

@@ -26,8 +26,16 @@ INFO = MaskSourceInfo(
     title="MeViS",
     files=(
         WantedFile(place=f"train/{_JSON}", content="videos and expressions", elsewhere=(f"mevis/train/{_JSON}", _JSON)),
-        WantedFile(place="train/mask_dict.json", content="masks by object and frame"),
-        WantedFile(place="train/JPEGImages/*/*.jpg", content="frames", elsewhere=("train/JPEGImages.zip",)),
+        WantedFile(
+            place="train/mask_dict.json",
+            content="masks by object and frame",
+            elsewhere=("mevis/train/mask_dict.json", "mask_dict.json"),
+        ),
+        WantedFile(
+            place="train/JPEGImages/*/*.jpg",
+            content="frames, or in JPEGImages.zip",
+            elsewhere=("mevis/train/JPEGImages/*/*.jpg", "JPEGImages/*/*.jpg"),
+        ),
     ),
     licence="CC BY-NC-SA 4.0; videos for non-commercial research only.",
     home="https://github.com/henghuiding/MeViS",

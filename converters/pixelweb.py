@@ -53,8 +53,16 @@ INFO = MaskSourceInfo(
             content="screenshots, in a folder for each split or in one for all",
             elsewhere=("pixelweb_100k/annotated/*/*-screenshot.png", "*/*-screenshot.png", "*-screenshot.png"),
         ),
-        WantedFile(place="annotated/*/*-mask.json", content="the element of every pixel, beside its screenshot"),
-        WantedFile(place="annotated/*/*-class.json", content="the class of every element, beside its screenshot"),
+        WantedFile(
+            place="annotated/*/*-mask.json",
+            content="the element of every pixel, beside its screenshot",
+            elsewhere=("pixelweb_100k/annotated/*/*-mask.json", "*/*-mask.json", "*-mask.json"),
+        ),
+        WantedFile(
+            place="annotated/*/*-class.json",
+            content="the class of every element, beside its screenshot",
+            elsewhere=("pixelweb_100k/annotated/*/*-class.json", "*/*-class.json", "*-class.json"),
+        ),
     ),
     licence="The published pages state none that is known here; ask the authors.",
     home="https://huggingface.co/datasets/cyberalchemist/PixelWeb",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import get_args
 
+from converters.presence import sight
 from converters.refer_datasets import REFER_DATASETS, ReferDataset
 from converters.referring import Crowd, ReferringConverter
 from converters.source import Converter, DatasetFile, DatasetInfo
@@ -61,7 +62,7 @@ def present(info: DatasetInfo, root: str) -> list[tuple[DatasetFile, bool]]:
     """
     places = _dataset(info.name).places
     folder = Folder(root)
-    return [(file, any(folder.exists(place) for place in places(file.path))) for file in info.files]
+    return [(file, sight(folder, places(file.path)).place is not None) for file in info.files]
 
 
 def _dataset(name: str) -> ReferDataset:

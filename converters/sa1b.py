@@ -41,8 +41,8 @@ INFO = MaskSourceInfo(
     files=(
         WantedFile(
             place="sa_*.tar",
-            content="tars of sa_N.jpg and sa_N.json, as published",
-            elsewhere=("sa_*.jpg and sa_*.json", "*/sa_*.jpg and */sa_*.json"),
+            content="tars of sa_N.jpg and sa_N.json, as published; or both of each image, unpacked",
+            elsewhere=("sa_*.json", "*/sa_*.json"),
         ),
     ),
     licence="SA-1B Dataset Research License: research only, accepted at download.",

@@ -44,9 +44,14 @@ INFO = MaskSourceInfo(
         WantedFile(
             place="sav_train/sav_*/sav_*_auto.json",
             content="automatic masklets",
-            elsewhere=("sav_*_auto.json", f"{ANNOTATIONS}/*/*/*.png"),
+            elsewhere=("sav_*/sav_train/sav_*/sav_*_auto.json", "sav_*_auto.json", f"{ANNOTATIONS}/*/*/*.png"),
         ),
-        WantedFile(place="sav_train/sav_*/sav_*_manual.json", content="masklets drawn by people", is_optional=True),
+        WantedFile(
+            place="sav_train/sav_*/sav_*_manual.json",
+            content="masklets drawn by people",
+            elsewhere=("sav_*/sav_train/sav_*/sav_*_manual.json", "sav_*_manual.json"),
+            is_optional=True,
+        ),
     ),
     licence="CC BY 4.0, videos and annotations.",
     home="https://ai.meta.com/datasets/segment-anything-video/",

@@ -42,7 +42,7 @@ def main() -> None:
 @click.option("--root", help="Show what of each dataset is present under this folder.")
 @click.argument("names", nargs=-1)
 def datasets(root: str | None, names: tuple[str, ...]) -> None:
-    """What is supported: task, files wanted and where they go, licence, expected counts."""
+    """What is supported: files wanted and where they go, options, licence, published counts."""
     from pipelines.catalogue import describe
 
     click.echo(describe(names, root))

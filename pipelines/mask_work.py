@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from converters.mask_registry import MASK_SOURCE_INFOS, open_mask_source, option_default
+from converters.mask_registry import MASK_SOURCE_INFOS, open_mask_source, options_of
 from converters.mask_source import LISTING, PortableSource
 from converters.source import Unit
 from pipelines.config import RunConfig, usual_of
@@ -180,12 +180,12 @@ def _refuse_others(config: RunConfig) -> None:
 
 def _splits(config: RunConfig) -> list[str | None]:
     """The splits to open; None: the source as it opens without one."""
-    has_splits, usual = option_default(config.dataset, "split")
-    if not has_splits:
+    option = options_of(config.dataset).get("split")
+    if option is None:
         if config.split not in (_USUAL, _EVERY):
             raise SetupError(f"--split {' '.join(config.split)}: {config.dataset} has no splits; leave it away")
         return [None]
-    if usual is None and config.split in (_USUAL, _EVERY):
+    if option.default is None and config.split in (_USUAL, _EVERY):
         return [None]
     if config.split == _EVERY:
         raise SetupError(f"--split all: name the splits of {config.dataset} one by one, e.g. --split train --split val")
@@ -201,7 +201,7 @@ def _open(config: RunConfig, split: str | None) -> PortableSource:
         if "split" in options:
             raise SetupError("--option split=...: give splits with --split")
         options["split"] = split
-    if option_default(config.dataset, "seed")[0]:
+    if "seed" in options_of(config.dataset):
         options.setdefault("seed", config.seed)
     return open_mask_source(config.dataset, root=config.root, index=index_folder(Folder(config.out)), **options)
 
