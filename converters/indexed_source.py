@@ -63,12 +63,12 @@ class IndexedSource:
         return None
 
     def records(self, units: range) -> list[Any]:
-        """The rows."""
-        return [[row.key, row.images, row.annotations] for row in self.index.read_range(units)]
+        """The rows, not parsed: a driver that reads them for many actors would do little else."""
+        return [list(row) for row in self.index.read_rows(units)]
 
     def read_record(self, record: Any) -> Found:
         """The image of a row, unless it has no mask, and what could not be read."""
-        yield from self.reader.read(UnitRecord(*record))
+        yield from self.reader.read(UnitRecord.of_row(record))
 
     def read(self, unit: int) -> Found:
         """The image of a unit, unless it has no mask, and what could not be read."""

@@ -14,7 +14,7 @@ import json
 import os
 import sqlite3
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import groupby
@@ -62,6 +62,19 @@ class UnitRecord:
     images: list[Any]
     annotations: list[Any]
 
+    @classmethod
+    def of_row(cls, row: Sequence[Any]) -> UnitRecord:
+        """Parses what ``UnitIndex.read_rows`` gave, as it is or after JSON.
+
+        Raises:
+            SetupError: it is damaged.
+        """
+        try:
+            key, images, annotations = row
+            return cls(key, json.loads(images), json.loads(annotations))
+        except (TypeError, ValueError) as error:
+            raise SetupError(f"a row of an index is damaged: {error}; delete the indexes and start again") from error
+
 
 @dataclass(frozen=True, slots=True)
 class UnitIndex:
@@ -89,10 +102,14 @@ class UnitIndex:
         """
         if not 0 <= unit < self.num_units:
             raise IndexError(f"expected a unit below {self.num_units}, got {unit}")
-        return self.read_range(range(unit, unit + 1))[0]
+        (row,) = self.read_rows(range(unit, unit + 1))
+        return UnitRecord.of_row(row)
 
-    def read_range(self, units: range) -> list[UnitRecord]:
-        """Rows that follow each other, in order: to open the file costs more than to read a hundred of them.
+    def read_rows(self, units: range) -> list[tuple[Any, str, str]]:
+        """Rows that follow each other, in order, as ``UnitRecord.of_row`` takes them.
+
+        They are read at once, for to open the file costs more than to read a hundred, and they are not parsed: that
+        takes most of the time and can be done elsewhere.
 
         Args:
             units: in ``0 .. num_units - 1``, each one more than the last.
@@ -109,9 +126,9 @@ class UnitIndex:
                 rows = connection.execute(chosen, (units.start, units.stop)).fetchall()
             if len(rows) != len(units):
                 raise ValueError(f"{len(rows)} rows for {len(units)} units")
-            return [UnitRecord(key, json.loads(images), json.loads(annotations)) for key, images, annotations in rows]
-        except (sqlite3.Error, TypeError, ValueError) as error:
+        except (sqlite3.Error, ValueError) as error:
             raise SetupError(_unreadable(self.path, error)) from error
+        return rows
 
 
 def is_key(value: Any) -> bool:

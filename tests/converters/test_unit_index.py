@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from converters.unit_index import Entry, UnitIndex, build_index, index_path, is_key, open_index
+from converters.unit_index import Entry, UnitIndex, UnitRecord, build_index, index_path, is_key, open_index
 from samtok_data.errors import SetupError
 from tests.converters.mask_sources import printed_by
 
@@ -48,7 +48,8 @@ def test_every_record_is_in_the_row_of_its_key(tmp_path_factory: pytest.TempPath
         assert row.images == ([] if row.key is None else images[row.key])
     assert index.num_paired == sum(bool(row.images) for row in found)
     for start in range(index.num_units + 1):
-        assert index.read_range(range(start, index.num_units)) == found[start:]
+        rows = json.loads(json.dumps(index.read_rows(range(start, index.num_units))))
+        assert [UnitRecord.of_row(row) for row in rows] == found[start:]
 
 
 @pytest.mark.parametrize("value", [0, 2**63 - 1, "", "a b"])
@@ -174,15 +175,21 @@ def _keys_of(index: UnitIndex, seed: int) -> list[Any]:
 
 def test_rows_that_are_not_there_are_refused(tmp_path: Path) -> None:
     index = build(tmp_path, [Entry("annotations", key, 1) for key in range(4)])
-    assert [row.key for row in index.read_range(range(1, 3))] == [1, 2]
+    assert index.read_rows(range(1, 3)) == [(1, "[]", "[1]"), (2, "[]", "[1]")]
     for units in (range(-1, 2), range(3, 5), range(2, 1)):
         with pytest.raises(IndexError, match="expected units below 4, got "):
-            index.read_range(units)
+            index.read_rows(units)
     with closing(sqlite3.connect(index.path)) as connection:
         connection.execute("DELETE FROM units WHERE unit = 2")
         connection.commit()
     with pytest.raises(SetupError, match="cannot be read: 3 rows for 4 units; delete it"):
-        index.read_range(range(4))
+        index.read_rows(range(4))
+
+
+@pytest.mark.parametrize("row", [[1, "[]", "[1"], [1, "[]", None], [1, "[]"]])
+def test_a_damaged_row_is_an_error_with_a_way_out(row: list[Any]) -> None:
+    with pytest.raises(SetupError, match=r"a row of an index is damaged: .*; delete the indexes and start again"):
+        UnitRecord.of_row(row)
 
 
 def test_processes_and_threads_read_it_at_once(tmp_path: Path) -> None:
