@@ -35,8 +35,9 @@ from tokenizer_model.inputs import Prepared
 
 TARS, IMAGES, MASKS = 20, 50, 100
 HEIGHT, WIDTH = 1500, 2250
-# Allocators keep what threads gave back; a leak of one tar's images would be a gigabyte more with every tar.
-SLACK_MIB = 150
+# Between the means of five units: one unit's peak hangs on how far the threads are ahead. Kept of every tar, ten of its
+# pictures would be a gigabyte more.
+SLACK_MIB = 100
 
 
 class PreparingTokenizer:
@@ -152,7 +153,7 @@ def test_twenty_tars_take_the_memory_of_one_and_a_killed_run_gives_the_same_byte
     assert process.returncode == 0
     print("peak memory by unit, MiB:", *(round(peak) for peak in peaks))  # noqa: T201 - shown with -s
     assert len(peaks) == TARS
-    assert max(peaks[2:]) < max(peaks[:2]) + SLACK_MIB
+    assert sum(peaks[-5:]) / 5 < sum(peaks[1:6]) / 5 + SLACK_MIB
 
     found = masks_of(tmp_path / "whole")
     assert found == wanted
