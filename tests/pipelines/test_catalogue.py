@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
-from converters.mask_registry import MASK_SOURCE_INFOS, MASK_SOURCES
+from converters.mask_registry import MASK_SOURCE_INFOS, MASK_SOURCES, options_of, read_mix
 from converters.registry import DATASETS
 from pipelines.catalogue import DIALOGUES, FORMATS, MASKS, WIDTH, describe
 from samtok_data.errors import SetupError
+from tests.pipelines.conftest import PROJECT
 
 
 def marks(kind: str, root: Path) -> list[str]:
@@ -57,6 +60,22 @@ def test_a_source_says_what_it_takes() -> None:
     )
     assert "48,436 videos" in describe(["sav"], None)
     assert "published: no counts" in describe(["lvis"], None)
+
+
+def test_the_readme_has_every_source_with_its_options() -> None:
+    lines = (PROJECT / "README.md").read_text().partition("| source | what | options |")[2].splitlines()
+    rows = [line.split("|") for line in itertools.takewhile(lambda line: line.startswith("|"), lines[2:])]
+    found = {
+        kind: set(re.findall(r"`(.+?)`", options))
+        for _, kinds, _, options, _ in rows
+        for kind in re.findall(r"`(.+?)`", kinds)
+    }
+    assert found == {kind: {*options_of(kind)} - {"min_area", "seed"} for kind in MASK_SOURCES}
+
+
+@pytest.mark.parametrize("name", ["mix.yaml", "validation.yaml"])
+def test_the_published_recipe_names_sources_that_there_are(name: str) -> None:
+    assert read_mix(PROJECT / "recipes" / "samtok-256x2" / name)
 
 
 @pytest.mark.parametrize(
