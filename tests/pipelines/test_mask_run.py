@@ -74,6 +74,8 @@ def test_a_run_is_complete(here: Here, tmp_path: Path) -> None:
     assert problems(tmp_path / "out") == []
     assert tokenize(mask_config(tmp_path / "in", tmp_path / "out")).new_units == 0
     assert here.units == [("masks", 0), ("masks", 1), ("masks", 2)]
+    (tmp_path / "out" / SPLIT / "sa1b-masks-000001.parquet").write_bytes(b"cut")
+    assert tokenize(mask_config(tmp_path / "in", tmp_path / "out")).new_units == 1
 
 
 @pytest.mark.parametrize("stop", [0, 1, 2])
