@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 WHOLE = "masks"
 _EVERY = ("all",)
 _ROUNDING = 0.01
+_GONE = -1
 _USUAL = ("train",)
 _NOT_FOR_MASKS = ("partition", "images_root", "wording", "images", "crowd", "samples_per_shard")
 # Of ``open_mask_source`` itself, with what gives them.
@@ -110,9 +111,11 @@ class MaskWork:
 
     def is_stale(self, split: SplitRun, entry: UnitEntry) -> bool:
         """Whether the unit's file is another by now, or images are to be tried again."""
+        planned = self._plans.get(split.output.split)
+        if planned is not None and self._places[split.output.split][entry.index : entry.index + 1] == [_GONE]:
+            return False
         if self._config.retry_images and entry.rejects.keys() & IMAGE_REASONS:
             return True
-        planned = self._plans.get(split.output.split)
         return planned is not None and planned[entry.index : entry.index + 1] != [entry.origin]
 
     def begin(self, split: SplitRun) -> None:
@@ -150,13 +153,25 @@ class MaskWork:
         if not self._config.overwrite:
             output.check(fingerprint)  # another run's files may well be gone
             planned = output.planned()
-        self._plans[split], self._places[split] = _grown(planned, source.listing, str(self._config.root))
+        self._plans[split], self._places[split] = _grown(planned, source.listing)
+        self._require(output, fingerprint, self._plans[split], self._places[split])
         number = len(self._plans[split]) if self._config.limit is None else 1
         return SplitRun(
             output,
             fingerprint,
             [Unit(split=split, index=index, images=1, records=1, masks=0) for index in range(number)],
         )
+
+    def _require(self, output: SplitOutput, fingerprint: Fingerprint, planned: list[str], places: list[int]) -> None:
+        """A file may go when its unit is finished: few disks hold all of SA-1B at once."""
+        missing = [index for index, place in enumerate(places) if place == _GONE]
+        finished = output.finished(fingerprint) if missing else {}
+        lost = [_file(planned[index]) for index in missing if index not in finished]
+        if lost:
+            raise SetupError(
+                f"{self._config.root}: {len(lost)} files that the run was begun with are gone before their units were "
+                f"finished, the first is {lost[0]}; put them back, or begin anew with --overwrite"
+            )
 
     def _fixed_units(self, split: str, source: PortableSource) -> list[Unit]:
         size, total = self._config.images_per_file, source.num_units
@@ -207,25 +222,19 @@ def _open(config: RunConfig, split: str | None) -> PortableSource:
     return open_mask_source(config.dataset, root=config.root, index=index_folder(Folder(config.out)), **options)
 
 
-def _grown(planned: Sequence[str], listing: Sequence[str], root: str) -> tuple[list[str], list[int]]:
-    """The units of a plan with what was added, and where each lies in today's listing.
+def _grown(planned: Sequence[str], listing: Sequence[str]) -> tuple[list[str], list[int]]:
+    """The units of a plan with what was added, and where each lies in today's listing, or ``_GONE``.
 
     A file keeps its unit, so that units keep their bytes whatever is added; new files follow in the listing's order.
-
-    Raises:
-        SetupError: a planned file is gone.
     """
     places = {_file(entry): place for place, entry in enumerate(listing)}
-    gone = [_file(entry) for entry in planned if _file(entry) not in places]
-    if gone:
-        raise SetupError(
-            f"{root}: {len(gone)} files that the run was begun with are gone, the first is {gone[0]}; put them back, "
-            "or begin anew with --overwrite"
-        )
     known = {_file(entry) for entry in planned}
-    files = [_file(entry) for entry in planned] + [file for file in places if file not in known]
-    order = [places[file] for file in files]
-    return [listing[place] for place in order], order
+    added = [entry for entry in listing if _file(entry) not in known]
+    order = [places.get(_file(entry), _GONE) for entry in (*planned, *added)]
+    today = [
+        entry if place == _GONE else listing[place] for entry, place in zip((*planned, *added), order, strict=True)
+    ]
+    return today, order
 
 
 def _file(entry: str) -> str:

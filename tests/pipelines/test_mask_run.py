@@ -146,16 +146,19 @@ def test_a_tar_of_another_size_runs_again(here: Here, tmp_path: Path) -> None:
     assert digests(out) == digests(tmp_path / "fresh")
 
 
-def test_a_tar_that_is_gone_is_named(here: Here, tmp_path: Path) -> None:
+def test_a_tar_that_is_gone_before_its_unit_was_finished_is_named(here: Here, tmp_path: Path) -> None:
     root, out = write_set(tmp_path / "in"), tmp_path / "out"
-    tokenize(mask_config(root, out))
+    here.stop_before = 1
+    with pytest.raises(KeyboardInterrupt):
+        tokenize(mask_config(root, out))
+    here.stop_before = None
     before = digests(out)
-    (root / "sa_000000.tar").unlink()
+    (root / "sa_000001.tar").unlink()
     with pytest.raises(SetupError) as caught:
         tokenize(mask_config(root, out))
     assert str(caught.value) == (
-        f"{root}: 1 files that the run was begun with are gone, the first is sa_000000.tar; put them back, or begin "
-        "anew with --overwrite"
+        f"{root}: 1 files that the run was begun with are gone before their units were finished, the first is "
+        "sa_000001.tar; put them back, or begin anew with --overwrite"
     )
     assert digests(out) == before
     with pytest.raises(SetupError, match="holds a run with other settings: limit was null, is 2"):  # said first
@@ -163,6 +166,20 @@ def test_a_tar_that_is_gone_is_named(here: Here, tmp_path: Path) -> None:
     assert tokenize(mask_config(root, out, overwrite=True)).new_units == 2
     tokenize(mask_config(root, tmp_path / "fresh"))
     assert digests(out) == digests(tmp_path / "fresh")
+
+
+def test_tars_may_go_as_soon_as_their_units_are_finished(here: Here, tmp_path: Path) -> None:
+    root, out = write_set(tmp_path / "in"), tmp_path / "out"
+    tokenize(mask_config(write_set(tmp_path / "all"), tmp_path / "whole"))
+    here.stop_before = len(here.units) + 2
+    with pytest.raises(KeyboardInterrupt):
+        tokenize(mask_config(root, out))
+    here.stop_before = None
+    (root / "sa_000000.tar").unlink()
+    (root / "sa_000001.tar").unlink()
+    assert tokenize(mask_config(root, out, retry_images=True)).new_units == 1
+    assert digests(out) == digests(tmp_path / "whole")
+    assert problems(out) == []
 
 
 def test_a_plan_by_which_nothing_was_made_binds_nobody(here: Here, tmp_path: Path) -> None:
