@@ -15,10 +15,10 @@ READY := $(VENV)/.ready
 TORCH_PAIR := $(shell grep '^torch' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo shards test test-slow test-gpu lint fmt check golden bench bench-gpu clean
+.PHONY: help setup demo shards test test-slow test-gpu lint fmt check golden bench bench-scale bench-gpu clean
 
 help: ## print this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "Variables: PYTHON, TORCH_BACKEND (cpu, cu126, cu130, auto), DATASET, ROOT, OUT, ARGS (further options), JOBS"
 
 setup: $(READY) ## make .venv with everything in it (once)
@@ -71,6 +71,9 @@ bench: $(READY) ## planning at full size, Ray Data against the actor pool, mask 
 	$(BIN)/python -m benchmarks.plan --out benchmarks/results/plan.json
 	$(BIN)/python -m benchmarks.dispatch --out benchmarks/results/dispatch.json
 	$(BIN)/python -m benchmarks.mask_sources --out benchmarks/results/mask_sources.json
+
+bench-scale: $(READY) ## mask sources at full size: plans, 10,000 units, resume, requests, bytes; ten minutes
+	$(BIN)/python -m benchmarks.scale --out benchmarks/results/scale.json
 
 bench-gpu: $(READY) ## training speed: by masks of an image on one GPU, and two GPUs against one
 	$(BIN)/python -m benchmarks.training passes --out benchmarks/results/training_passes.json
