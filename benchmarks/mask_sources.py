@@ -27,16 +27,16 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.indexed_source import IndexedSource
-from converters.mask_registry import open_mask_source
-from converters.mask_source import MaskedImage, MaskSource
+from converters.masks.indexed_source import IndexedSource
+from converters.masks.registry import open_mask_source
+from converters.masks.source import MaskedImage, MaskSource
 from samtok_data import masks
 from samtok_data.label_maps import encode_labels
 from tests.converters.mask_sources import jpeg, label_map, photograph
 
 INDEX = """
 import sys, time
-from converters.mask_registry import open_mask_source
+from converters.masks.registry import open_mask_source
 from tests.converters.mask_sources import peak_mib
 start, cpu = time.perf_counter(), time.process_time()
 open_mask_source("coco-instances", root=sys.argv[1], index=sys.argv[2], json="instances.json", images=".")

@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.mask_sources import patches, write_coco
-from converters.mask_registry import open_mask_source
-from converters.mask_source import MaskedImage
+from converters.masks.registry import open_mask_source
+from converters.masks.source import MaskedImage
 from pipelines.config import RunConfig
 from pipelines.mask_work import MaskWork
 from samtok_data.label_maps import encode_labels

@@ -7,11 +7,11 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from converters.mask_registry import MASK_SOURCE_INFOS, MASK_SOURCES, Option, options_of
-from converters.mask_source import MaskSourceInfo, WantedFile
-from converters.presence import sight
-from converters.refer_datasets import ReferDataset
-from converters.registry import DATASETS, present
+from converters.dialogues.refer_datasets import ReferDataset
+from converters.dialogues.registry import DATASETS, present
+from converters.masks.presence import sight
+from converters.masks.registry import MASK_SOURCE_INFOS, MASK_SOURCES, Option, options_of
+from converters.masks.source import MaskSourceInfo, WantedFile
 from samtok_data.errors import SetupError
 from samtok_data.storage import Folder
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from converters.mask_registry import MASK_SOURCES
-from converters.registry import DATASETS
+from converters.dialogues.registry import DATASETS
+from converters.masks.registry import MASK_SOURCES
 from pipelines.config import RunConfig
 from pipelines.dialogue_work import DialogueWork
 from pipelines.mask_work import MaskWork

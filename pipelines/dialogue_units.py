@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from PIL import Image
 
-from converters.source import Converter, Payload, Suffix
+from converters.dialogues.source import Converter, Payload, Suffix
 from pipelines.images import LoadedImage, ahead, batches, image_bytes, load_image
 from pipelines.work import Job, Tokenizer
 from samtok_data import masks

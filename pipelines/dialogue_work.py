@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from converters.registry import open_converter
-from converters.source import Converter, Plan, Unit
+from converters.dialogues.registry import open_converter
+from converters.dialogues.source import Converter, Plan, Unit
 from pipelines.config import RunConfig, usual_of
 from pipelines.dialogue_units import DialogueUnits, mended
 from pipelines.work import Preview, SplitRun, shared_fingerprint

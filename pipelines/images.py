@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from PIL import Image
 
-from converters.source import Suffix
+from converters.dialogues.source import Suffix
 from samtok_data.errors import RecordError
 from samtok_data.pictures import open_picture, picture_format, read_file, require_size, to_rgb
 from samtok_data.storage import Folder

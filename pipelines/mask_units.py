@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from converters.mask_source import MaskedImage, PortableSource
+from converters.masks.source import MaskedImage, PortableSource
 from pipelines.images import ahead, batches
 from pipelines.work import Job, Tokenizer
 from samtok_data import masks

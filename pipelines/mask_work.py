@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from converters.mask_registry import MASK_SOURCE_INFOS, open_mask_source, options_of
-from converters.mask_source import LISTING, PortableSource
-from converters.source import Unit
+from converters.dialogues.source import Unit
+from converters.masks.registry import MASK_SOURCE_INFOS, open_mask_source, options_of
+from converters.masks.source import LISTING, PortableSource
 from pipelines.config import RunConfig, usual_of
 from pipelines.mask_units import MaskUnits
 from pipelines.mixes import index_folder

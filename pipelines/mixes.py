@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import tempfile
 
-from converters.mask_registry import open_mix
-from converters.mask_source import MaskSource
+from converters.masks.registry import open_mix
+from converters.masks.source import MaskSource
 from samtok_data.storage import Folder
 
 INDEX = "index"

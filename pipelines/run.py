@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from converters.source import Unit
+from converters.dialogues.source import Unit
 from pipelines.actors import TokenizerOrder, run_jobs
 from pipelines.budget import Budget
 from pipelines.cluster import gpu_share, num_actors, ray_session, start_cluster

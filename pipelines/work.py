@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from converters.source import Unit
+from converters.dialogues.source import Unit
 from pipelines.config import RunConfig
 from samtok_data import __version__
 from samtok_data.fingerprints import Fingerprint

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from vector_quantize_pytorch import ResidualVQ
 
-from converters.mask_source import MaskSource
+from converters.masks.source import MaskSource
 from pipelines.evaluation.progress import SourceProgress
 from pipelines.evaluation.rejects import RejectLog
 from pipelines.evaluation.resizing import Grid, mask_tensor, shrunk

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from converters.mask_source import MaskedImage, MaskSource
+from converters.masks.source import MaskedImage, MaskSource
 from pipelines.config import DEFAULT_TOKENIZER
 from pipelines.evaluation import baseline, page
 from pipelines.evaluation.baseline import ShapeCodebook
@@ -47,7 +47,7 @@ class EvaluationConfig:
     """What ``samtok-data eval-tokenizer`` was asked to do.
 
     Attributes:
-        mix: file of the sources (converters.mask_registry); their weights do not count.
+        mix: file of the sources (converters.masks.registry); their weights do not count.
         out: folder or address for the report.
         tokenizer: ``samtok-256x2``, ``small`` or a file's address.
         baseline_mix: file of the sources that the image-blind codebook is made of; None: it is not measured.

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from converters.mask_source import MaskSource
+from converters.masks.source import MaskSource
 from pipelines.training.checkpoints import FOLDER, Checkpoints
 from pipelines.training.settings import TrainSettings
 from samtok_data import __version__

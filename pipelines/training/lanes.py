@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from converters.mask_source import MaskedImage, MaskSource
+from converters.masks.source import MaskedImage, MaskSource
 from samtok_data.errors import RecordError, SetupError
 from samtok_data.rejects import Reject
 from samtok_data.scenes import Scene

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from converters.mask_source import MaskSource
+from converters.masks.source import MaskSource
 from pipelines.training.lanes import Lane, LaneState, UnitCache, picture_of
 from samtok_data.errors import SetupError
 from samtok_data.rejects import Reject

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from converters.mask_source import MaskedImage, MaskSource
+from converters.masks.source import MaskedImage, MaskSource
 from pipelines.training.lanes import Lane, LaneState, UnitCache
 from pipelines.training.loader import Batch, end_with_parent, process_context
 from samtok_data.errors import RecordError, SetupError

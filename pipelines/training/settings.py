@@ -1,6 +1,6 @@
 """The file that describes a training run: ``samtok-data train-tokenizer --config FILE``.
 
-    mix: mix.yaml                # the sources with their weights (converters.mask_registry)
+    mix: mix.yaml                # the sources with their weights (converters.masks.registry)
     validation: validation.yaml  # sources of the validation set; may be left away
     out: runs/first
     recipe:                      # every number of the training; what is left away is the published recipe

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from converters.mask_source import MaskedImage, MaskSource
+from converters.masks.source import MaskedImage, MaskSource
 from pipelines.evaluation.measure import OpenImage, Reconstruction, measure
 from pipelines.training.lanes import unit_at
 from pipelines.training.sheets import SheetRow, reconstruction_sheet

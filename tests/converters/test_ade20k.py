@@ -14,9 +14,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from converters.ade20k import INFO
-from converters.mask_registry import open_mask_source
-from converters.mask_source import MaskSource
+from converters.masks.ade20k import INFO
+from converters.masks.registry import open_mask_source
+from converters.masks.source import MaskSource
 from samtok_data.errors import SetupError
 from tests.converters.mask_sources import HEIGHT, WIDTH, areas, columns, label_map, photograph, read_all, reasons
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from converters.cityscapes import INFO
-from converters.mask_registry import open_mask_source
-from converters.mask_source import MaskSource
+from converters.masks.cityscapes import INFO
+from converters.masks.registry import open_mask_source
+from converters.masks.source import MaskSource
 from samtok_data import masks
 from samtok_data.errors import SetupError
 from samtok_data.rejects import Reject

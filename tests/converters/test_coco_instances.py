@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from converters.mask_registry import open_mask_source
-from converters.mask_source import MaskSource
+from converters.masks.registry import open_mask_source
+from converters.masks.source import MaskSource
 from samtok_data import masks
 from samtok_data.errors import RecordError, SetupError
 from samtok_data.storage import Folder
@@ -217,7 +217,7 @@ def test_a_file_of_another_kind_is_refused_and_leaves_nothing(tmp_path: Path, da
 def test_the_two_lists_stand_in_any_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: tuple[str, str], chunk: int
 ) -> None:
-    monkeypatch.setattr("converters.json_stream._CHUNK", chunk)
+    monkeypatch.setattr("converters.files.json_stream._CHUNK", chunk)
     lists = {
         "images": [coco_image(number) for number in range(1, 9)],
         "annotations": [coco_annotation(10 * number, number) for number in range(1, 9)],

@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from converters.coconut import INFO
-from converters.mask_registry import open_mask_source
-from converters.mask_source import MaskSource
+from converters.masks.coconut import INFO
+from converters.masks.registry import open_mask_source
+from converters.masks.source import MaskSource
 from samtok_data.errors import SetupError
 from tests.converters.mask_sources import (
     HEIGHT,
@@ -234,7 +234,7 @@ def test_of_two_places_for_the_same_images_the_first_is_read(tmp_path: Path) -> 
 
 def test_a_file_that_changes_while_it_is_read_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_large(tmp_path, large(10))
-    monkeypatch.setattr("converters.coconut_parts.sha256_of", lambda *_: "0" * 64)
+    monkeypatch.setattr("converters.masks.coconut_parts.sha256_of", lambda *_: "0" * 64)
     with pytest.raises(SetupError, match="it changed while it was read; start again"):
         open_coconut(tmp_path)
 
@@ -549,7 +549,7 @@ def test_memory_does_not_grow_with_the_base(tmp_path: Path) -> None:
                 (tmp_path / "coco" / "train2017" / one["image_info"]["file_name"]).write_bytes(jpeg())
     program = """
         import sys
-        from converters.mask_registry import open_mask_source
+        from converters.masks.registry import open_mask_source
         from tests.converters.mask_sources import peak_mib
         import pyarrow.parquet
         before = peak_mib()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from converters.registry import open_converter
+from converters.dialogues.registry import open_converter
 from samtok_data import masks
 from samtok_data.scenes import Scene
 from tests.converters import grefs

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import converters.listings
-from converters.mask_registry import open_mask_source
-from converters.mask_source import MaskSource
+import converters.files.listings
+from converters.masks.registry import open_mask_source
+from converters.masks.source import MaskSource
 from samtok_data import masks
 from samtok_data.errors import RecordError, SetupError
 from tests.converters.mask_sources import areas, columns, label_map, photograph, read_all, reasons
@@ -170,13 +170,13 @@ def test_another_file_in_the_folder_gives_another_index(root: Path) -> None:
 
 
 def test_files_that_come_while_the_folder_is_listed_leave_no_index(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sound = converters.listings.open_index
+    sound = converters.files.listings.open_index
 
     def meanwhile(path: Path) -> Any:
         photograph(root / "images" / "three.jpg")
         return sound(path)
 
-    monkeypatch.setattr("converters.listings.open_index", meanwhile)
+    monkeypatch.setattr("converters.files.listings.open_index", meanwhile)
     with pytest.raises(SetupError, match="files came or went while their folder was listed; start again"):
         open_bsds(root)
     assert list((root / "index").glob("*.sqlite")) == []

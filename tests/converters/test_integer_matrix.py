@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converters.integer_matrix import parse_matrix
+from converters.files.integer_matrix import parse_matrix
 from samtok_data.errors import RecordError
 
 ROWS = st.integers(1, 6).flatmap(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from converters.json_files import read_json
+from converters.files.json_files import read_json
 from samtok_data.errors import RecordError
 from samtok_data.storage import Folder
 

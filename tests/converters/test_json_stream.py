@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from converters.json_stream import fields_of
+from converters.files.json_stream import fields_of
 from samtok_data.errors import SetupError
 
 TEXT = b'{"info": {"a": 1}, "videos": {"x": {"frames": ["0"]}, "y": [1, 2.5, null], "x": "again"}, "more": {"z": 3}}'

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from converters.mask_registry import open_mask_source, read_mix
-from converters.mask_source import MaskSource
+from converters.masks.registry import open_mask_source, read_mix
+from converters.masks.source import MaskSource
 from samtok_data.errors import SetupError
 from samtok_data.storage import Folder
 from tests.converters.mask_sources import (
@@ -280,7 +280,7 @@ def test_a_file_that_changes_while_it_is_read_leaves_no_index(
 
 
 def test_lists_that_span_chunks_are_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("converters.json_stream._CHUNK", 64)
+    monkeypatch.setattr("converters.files.json_stream._CHUNK", 64)
     write(tmp_path, *(row(image, one) for image, one in ((3, "30"), (1, "11"), (2, "21"), (1, "10"), (2, "20"))))
     images, rejects = read_all(open_lisa(tmp_path))
     assert [areas(image) for image in images] == [{"11": HALF, "10": 100}, {"20": 100, "21": 300}, {"30": 100}]
@@ -305,7 +305,7 @@ def test_memory_is_flat_over_rows(tmp_path: Path) -> None:
         file.write("]")
     program = """
         import sys
-        from converters.mask_registry import open_mask_source
+        from converters.masks.registry import open_mask_source
         from tests.converters.mask_sources import peak_mib
         import ijson
         before = peak_mib()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from converters.listings import list_tree
+from converters.files.listings import list_tree
 from samtok_data.errors import SetupError
 from samtok_data.storage import Folder
 

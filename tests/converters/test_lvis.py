@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from converters.mask_registry import open_mask_source
-from converters.mask_source import MaskSource
+from converters.masks.registry import open_mask_source
+from converters.masks.source import MaskSource
 from samtok_data import masks
 from samtok_data.errors import RecordError, SetupError
 from tests.converters.mask_sources import (

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from converters.mask_options import (
+from converters.masks.options import (
     checked_limit,
     checked_treatment,
     checked_words,

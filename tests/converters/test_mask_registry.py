@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from converters.mask_registry import MASK_SOURCES, Mixed, open_mask_source, open_mix, read_mix
+from converters.masks.registry import MASK_SOURCES, Mixed, open_mask_source, open_mix, read_mix
 from samtok_data.errors import SetupError
 from samtok_data.storage import Folder
 from tests.conftest import BUCKET

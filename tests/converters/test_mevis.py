@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from converters.mask_registry import open_mask_source
-from converters.mask_source import MaskedImage, MaskSource
+from converters.masks.registry import open_mask_source
+from converters.masks.source import MaskedImage, MaskSource
 from samtok_data import masks
 from samtok_data.errors import RecordError, SetupError
 from samtok_data.storage import Folder

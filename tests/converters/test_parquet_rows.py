@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from converters import parquet_rows as module
-from converters.parquet_rows import footer_digest, parquet_rows, read_cell
+from converters.files import parquet_rows as module
+from converters.files.parquet_rows import footer_digest, parquet_rows, read_cell
 from samtok_data.errors import RecordError, SetupError
 from samtok_data.storage import Folder
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from converters.mask_registry import open_mask_source
-from converters.mask_source import MaskSource
+from converters.masks.registry import open_mask_source
+from converters.masks.source import MaskSource
 from samtok_data import masks
 from samtok_data.errors import RecordError, SetupError
 from tests.converters.mask_sources import (
@@ -155,7 +155,7 @@ def test_a_page_of_nothing_gives_no_image_and_no_reject(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("converters.pixelweb.MAX_MATRIX_BYTES", 5000)
+    monkeypatch.setattr("converters.masks.pixelweb.MAX_MATRIX_BYTES", 5000)
     write(tmp_path)
     images, (reject,) = read_all(open_pixelweb(tmp_path))
     assert (images, reject.reason) == ([], "annotation-unreadable")
@@ -184,7 +184,7 @@ def test_masks_of_a_page_can_be_drawn(tmp_path: Path) -> None:
     assert [[region.id for region in image.scene.regions] for image in other] != chosen
     program = """
         import sys
-        from converters.mask_registry import open_mask_source
+        from converters.masks.registry import open_mask_source
         source = open_mask_source("pixelweb", root=sys.argv[1], index=sys.argv[1] + "/index", masks_per_image=5)
         units = reversed(range(source.num_units))
         print(*(region.id for unit in units for image in source.read(unit) for region in image.scene.regions))
@@ -216,7 +216,7 @@ def test_a_long_page_takes_little_memory(tmp_path: Path) -> None:
     (tmp_path / "in" / "a-class.json").write_text(json.dumps(["x"] * 400))
     program = """
         import sys
-        from converters.mask_registry import open_mask_source
+        from converters.masks.registry import open_mask_source
         from tests.converters.mask_sources import peak_mib
         source = open_mask_source("pixelweb", root=sys.argv[1], index=sys.argv[1])
         before = peak_mib()

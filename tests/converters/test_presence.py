@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from converters import presence
-from converters.mask_registry import MASK_SOURCE_INFOS
-from converters.presence import Sighting, sight
+from converters.masks import presence
+from converters.masks.presence import Sighting, sight
+from converters.masks.registry import MASK_SOURCE_INFOS
 from samtok_data.storage import Folder, is_contained
 from tests.conftest import BUCKET
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from converters.registry import open_converter
+from converters.dialogues.registry import open_converter
 from samtok_data import masks
 from samtok_data.rejects import Reject
 from samtok_data.scenes import Dialogue, Scene

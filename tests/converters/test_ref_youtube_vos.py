@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from converters.mask_registry import open_mask_source
-from converters.mask_source import MaskSource
+from converters.masks.registry import open_mask_source
+from converters.masks.source import MaskSource
 from samtok_data import masks
 from samtok_data.errors import RecordError, SetupError
 from tests.converters.mask_sources import HEIGHT, WIDTH, areas, colour_map, columns, photograph, read_all, reasons

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from converters.referring import ReferringConverter
-from converters.registry import open_converter
-from converters.source import Converter, Plan
+from converters.dialogues.referring import ReferringConverter
+from converters.dialogues.registry import open_converter
+from converters.dialogues.source import Converter, Plan
 from samtok_data.errors import SetupError
 from tests.converters import grefs
 

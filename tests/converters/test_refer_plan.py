@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from converters.refer_plan import ReferPlan, plain
-from converters.registry import open_converter
-from converters.source import Plan, Unit
+from converters.dialogues.refer_plan import ReferPlan, plain
+from converters.dialogues.registry import open_converter
+from converters.dialogues.source import Plan, Unit
 from samtok_data.errors import SetupError
 from tests.converters import grefs
 

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from converters.refer_plan import ReferPlan
-from converters.registry import open_converter
-from converters.source import Converter
+from converters.dialogues.refer_plan import ReferPlan
+from converters.dialogues.registry import open_converter
+from converters.dialogues.source import Converter
 from samtok_data import masks, rejects
 from samtok_data.dialogues import render
 from samtok_data.masks import RLE

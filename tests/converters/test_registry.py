@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from converters.registry import DATASETS, open_converter, present
+from converters.dialogues.registry import DATASETS, open_converter, present
 from samtok_data.errors import SetupError
 from tests.converters import grefs
 

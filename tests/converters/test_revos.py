@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from converters.mask_registry import open_mask_source
-from converters.mask_source import MaskSource
+from converters.masks.registry import open_mask_source
+from converters.masks.source import MaskSource
 from samtok_data.errors import SetupError
 from tests.converters.mask_sources import HEIGHT, WIDTH, areas, read_all, reasons
 from tests.converters.video_sources import described, expressions, names, stripe, write_frames, write_json

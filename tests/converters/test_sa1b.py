@@ -14,9 +14,9 @@ from typing import IO, Any
 import numpy as np
 import pytest
 
-from converters import sa1b_pairs
-from converters.mask_registry import open_mask_source
-from converters.mask_source import MaskedImage, MaskSource
+from converters.masks import sa1b_pairs
+from converters.masks.registry import open_mask_source
+from converters.masks.source import MaskedImage, MaskSource
 from samtok_data import masks
 from samtok_data.errors import RecordError, SetupError
 from samtok_data.rejects import Reject
@@ -171,7 +171,7 @@ def test_the_choice_hangs_on_the_seed_and_the_image_alone(tmp_path: Path) -> Non
     assert {image.scene.id: image.scene.regions for image in read_tar(tmp_path, last, seed=1)[0]} != chosen
     program = """
         import sys
-        from converters.mask_registry import open_mask_source
+        from converters.masks.registry import open_mask_source
         source = open_mask_source("sa1b", root=sys.argv[1], index=sys.argv[1])
         print(*(region.id for image in source.read(0) for region in image.scene.regions))
     """
@@ -256,8 +256,8 @@ def test_a_broken_picture_is_noticed_when_it_is_opened(tmp_path: Path) -> None:
 
 
 def test_files_that_are_too_large_are_rejects_and_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("converters.sa1b.MAX_JSON_BYTES", 1000)
-    monkeypatch.setattr("converters.sa1b.MAX_IMAGE_BYTES", 5000)
+    monkeypatch.setattr("converters.masks.sa1b.MAX_JSON_BYTES", 1000)
+    monkeypatch.setattr("converters.masks.sa1b.MAX_IMAGE_BYTES", 5000)
     large = [("sa_1.jpg", jpeg()), ("sa_1.json", b" " * 1001), ("sa_2.jpg", b"x" * 5001), pair(2)[1]]
     (image,), rejects = read_tar(tmp_path, tar_of([*large, *pair(3)]))
     assert image.scene.id == "sa_3"
@@ -464,8 +464,8 @@ def test_memory_is_flat_over_tars_and_their_order(tmp_path: Path) -> None:
         (tmp_path / f"sa_00000{tar}.tar").write_bytes(tar_of(apart))
     program = """
         import sys
-        from converters import sa1b_pairs
-        from converters.mask_registry import open_mask_source
+        from converters.masks import sa1b_pairs
+        from converters.masks.registry import open_mask_source
         from tests.converters.mask_sources import peak_mib
         sa1b_pairs._HELD_BYTES = 1 << 23
         source = open_mask_source("sa1b", root=sys.argv[1], index=sys.argv[1])
@@ -528,7 +528,7 @@ def test_faults_of_files_in_folders_are_rejects(tmp_path: Path, monkeypatch: pyt
     source = open_sa1b(root, tmp_path / "index")
     (root / "sa_1.json").write_bytes(b" " * 5000)
     (root / "sa_000001" / "sa_2.json").unlink()
-    monkeypatch.setattr("converters.sa1b.MAX_JSON_BYTES", 4000)
+    monkeypatch.setattr("converters.masks.sa1b.MAX_JSON_BYTES", 4000)
     (image,), rejects = read_all(source)
     assert image.scene.id == "sa_000001/sa_3"
     assert reasons(rejects) == [("sa_000001/sa_2", "annotation-missing"), ("sa_1", "annotation-unreadable")]

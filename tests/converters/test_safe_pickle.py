@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from converters import safe_pickle
+from converters.dialogues import safe_pickle
 from samtok_data.errors import SetupError
 
 REFS = [{"ref_id": 904700010881, "sentences": [{"sent": "café ☕", "raw": None}], "box": (1.5, -2, 2**80), "ok": True}]

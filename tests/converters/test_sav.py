@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from converters import sav_masklets
-from converters.mask_registry import open_mask_source
-from converters.mask_source import MaskedImage, MaskSource
+from converters.masks.registry import open_mask_source
+from converters.masks.source import MaskedImage, MaskSource
+from converters.masks.videos import sav_masklets
 from samtok_data import masks
 from samtok_data.errors import RecordError, SetupError
 from samtok_data.storage import Folder

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from converters import templates
+from converters.dialogues import templates
 from samtok_data.errors import SetupError
 
 GOOD: dict[str, Any] = {

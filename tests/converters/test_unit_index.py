@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from converters.unit_index import Entry, UnitIndex, UnitRecord, build_index, index_path, is_key, open_index
+from converters.files.unit_index import Entry, UnitIndex, UnitRecord, build_index, index_path, is_key, open_index
 from samtok_data.errors import SetupError
 from tests.converters.mask_sources import printed_by
 
@@ -218,7 +218,7 @@ def test_memory_does_not_grow_with_the_records(tmp_path: Path) -> None:
     program = """
         import sys
         from pathlib import Path
-        from converters.unit_index import Entry, build_index
+        from converters.files.unit_index import Entry, build_index
         from tests.converters.mask_sources import peak_mib
         number = int(sys.argv[2])
         texts = ("x" * (2000 + place % 2) for place in range(number))  # no text twice in memory

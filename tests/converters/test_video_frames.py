@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from converters import video_frames
-from converters.video_frames import open_video
+from converters.masks.videos import video_frames
+from converters.masks.videos.video_frames import open_video
 from samtok_data.errors import RecordError, SetupError
 from samtok_data.storage import Folder
 from tests.converters.mask_sources import HEIGHT, WIDTH, printed_by
@@ -231,7 +231,7 @@ def test_memory_does_not_grow_with_the_video(tmp_path: Path) -> None:
     """All frames of 50 MiB and of 300 MiB."""
     program = """
         import sys
-        from converters.video_frames import open_video
+        from converters.masks.videos.video_frames import open_video
         from samtok_data.storage import Folder
         from tests.converters.mask_sources import peak_mib
 

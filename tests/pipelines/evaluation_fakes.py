@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from converters.mask_source import MaskedImage
+from converters.masks.source import MaskedImage
 from pipelines.evaluation.measure import OpenImage
 from pipelines.evaluation.resizing import Grid, mask_tensor, shrunk
 from samtok_data import masks

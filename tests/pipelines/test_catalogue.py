@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from converters.mask_registry import MASK_SOURCE_INFOS, MASK_SOURCES, options_of, read_mix
-from converters.registry import DATASETS
+from converters.dialogues.registry import DATASETS
+from converters.masks.registry import MASK_SOURCE_INFOS, MASK_SOURCES, options_of, read_mix
 from pipelines.catalogue import DIALOGUES, FORMATS, MASKS, WIDTH, describe
 from samtok_data.errors import SetupError
 from tests.pipelines.conftest import PROJECT
@@ -108,7 +108,7 @@ def test_a_folder_that_is_too_large_to_be_sure_is_not_called_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     touch(tmp_path, ["a.jpg", "b.jpg"])
-    monkeypatch.setattr("converters.presence.MAX_NAMES", 1)
+    monkeypatch.setattr("converters.masks.presence.MAX_NAMES", 1)
     assert marks("sa1b", tmp_path) == ["not"]
 
 

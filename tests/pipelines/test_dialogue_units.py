@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from converters.registry import DATASETS, open_converter
-from converters.source import Converter, DatasetInfo, Payload
+from converters.dialogues.registry import DATASETS, open_converter
+from converters.dialogues.source import Converter, DatasetInfo, Payload
 from pipelines.dialogue_units import DialogueUnits, mended, run_unit, with_masks_first
 from pipelines.images import ahead, load_image
 from samtok_data import masks

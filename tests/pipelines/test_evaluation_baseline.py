@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from converters.mask_source import MaskedImage
+from converters.masks.source import MaskedImage
 from pipelines.evaluation import baseline
 from pipelines.evaluation.baseline import ShapeCodebook, sample_shapes
 from pipelines.evaluation.measure import measure

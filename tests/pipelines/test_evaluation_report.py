@@ -18,7 +18,7 @@ import yaml
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from converters.mask_source import MaskedImage, MaskSource
+from converters.masks.source import MaskedImage, MaskSource
 from pipelines import progress
 from pipelines.cli import main
 from pipelines.evaluation import evaluate as evaluation

@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from converters.mask_registry import open_mask_source
-from converters.mask_source import MaskedImage
+from converters.masks.registry import open_mask_source
+from converters.masks.source import MaskedImage
 from pipelines import mask_units
 from pipelines.mask_units import MaskUnits
 from pipelines.work import Job

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from converters.mask_source import MaskedImage
+from converters.masks.source import MaskedImage
 from samtok_data import masks
 from samtok_data.errors import RecordError
 from samtok_data.rejects import Reject

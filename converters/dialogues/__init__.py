@@ -1,0 +1,1 @@
+"""Datasets of dialogues: annotation files to Scenes."""

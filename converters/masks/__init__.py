@@ -1,0 +1,1 @@
+"""Sources of masks: images with masks, without dialogues."""

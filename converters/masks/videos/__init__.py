@@ -1,0 +1,1 @@
+"""Sources of masks whose images are frames of videos."""
