@@ -17,9 +17,8 @@ from samtok_data.storage import Folder
 
 WIDTH = 120
 DIALOGUES = "Dialogues: each becomes shards of questions and answers."
-MASKS = (
-    "Masks: each becomes tables, one row a mask, and can be part of a mix to train on. Places are under its own --root."
-)
+MASKS = """Masks: each becomes tables, one row a mask, and can be part of a mix to train on.
+Each has a --root of its own; the places are those of its usual split."""
 # Kinds that are no published set: what they read.
 FORMATS = {
     "index-png": "label maps in PNG files, several an image if need be",
