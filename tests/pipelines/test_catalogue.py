@@ -46,7 +46,7 @@ def test_headings_stand_over_what_was_asked_for() -> None:
 
 
 def test_a_source_says_what_it_takes() -> None:
-    assert describe(["sa1b"], None).splitlines()[2:] == [
+    assert describe(["sa1b"], None).partition("\n\n")[2].splitlines() == [
         "sa1b: SA-1B",
         "  sa_*.tar  tars of sa_N.jpg and sa_N.json, as published; or both of each image, unpacked",
         "    or sa_*.json, */sa_*.json",
@@ -98,7 +98,8 @@ def test_what_is_there_is_present(tmp_path: Path, kind: str, there: list[str], f
 
 def test_another_place_is_named(tmp_path: Path) -> None:
     touch(tmp_path, ["images/train2017/1.jpg"])
-    missing, others, found, *_ = describe(["coco-instances"], str(tmp_path)).splitlines()[3:]
+    paragraph = describe(["coco-instances"], str(tmp_path)).partition("\n\n")[2]
+    _, missing, others, found, *_ = paragraph.splitlines()
     assert missing == "  missing  annotations/instances_train2017.json  polygons, and RLEs of crowds"
     assert others == "           or instances_train2017.json"
     assert found == "  present  images/train2017  the photographs, or train2017.zip as published"
