@@ -59,19 +59,19 @@ INFO = MaskSourceInfo(
 )
 
 
-def coco_places(kind: str, split: str) -> tuple[str, str]:
-    """Where COCO's annotation file of 2017 lies.
+def coco_places(kind: str, split: str) -> tuple[str, ...]:
+    """Where COCO's annotation file of 2017 lies, and last the name that other sets in its layout have.
 
     Args:
         kind: ``instances`` or ``panoptic``.
         split: ``train`` or ``val``.
     """
-    return f"annotations/{kind}_{split}2017.json", f"{kind}_{split}2017.json"
+    return f"annotations/{kind}_{split}2017.json", f"{kind}_{split}2017.json", f"annotations/{kind}_{split}.json"
 
 
-def image_places(split: str) -> tuple[str, str]:
-    """Where COCO's images of a split of 2017 lie."""
-    return f"{split}2017", f"images/{split}2017"
+def image_places(split: str) -> tuple[str, ...]:
+    """Where COCO's images of a split of 2017 lie, and last those of other sets in its layout."""
+    return f"{split}2017", f"images/{split}2017", f"images/{split}"
 
 
 def open_coco_instances(

@@ -192,6 +192,18 @@ def test_real_maps_in_cocos_own_layout(samples: Path, tmp_path: Path) -> None:
         assert image.open().size == (image.scene.width, image.scene.height)
 
 
+def test_another_set_in_cocos_layout(samples: Path, tmp_path: Path) -> None:
+    """Made up by Datumaro: no year in the names, images/train. The map of train's image has another size."""
+    root = samples / "masks" / "datumaro_layout_fixtures" / "coco_dataset" / "coco_panoptic"
+    options = {"root": str(root), "index": str(tmp_path), "crowd": "keep"}
+    assert reasons(read_all(open_mask_source("coco-panoptic", **options))[1]) == [("5/map", "mask-size")]
+    (found,), rejects = read_all(open_mask_source("coco-panoptic", split="val", **options))
+    (listed,) = json.loads((root / "annotations" / "panoptic_val.json").read_text())["annotations"]
+    stated = {str(segment["id"]): segment["area"] for segment in listed["segments_info"]}
+    assert (found.scene.image, areas(found), rejects) == ("b.jpg", stated, [])
+    assert found.open().size == (found.scene.width, found.scene.height)
+
+
 def test_real_images_of_coco(samples: Path, tmp_path: Path) -> None:
     """Areas as COCO counted them, and masks as its own converter made them of the same PNG files."""
     root = samples / "masks" / "coco_panoptic_sample"
