@@ -279,7 +279,7 @@ def test_a_file_that_is_not_there_names_the_option(tmp_path: Path) -> None:
         open_coco(tmp_path, json="nothing.json")
     with pytest.raises(SetupError, match=r"instances_train\.json; name the file with the option json"):
         open_coco(tmp_path, json=None)
-    with pytest.raises(SetupError, match="none of the folders train2017, images/train2017, images/train; name the folder with the"):
+    with pytest.raises(SetupError, match="train2017, images/train2017, images/train; name the folder with the"):
         open_coco(tmp_path, images=None)
     with pytest.raises(SetupError, match="crowd: expected keep or skip, got 'drop'"):
         open_coco(tmp_path, crowd="drop")
