@@ -92,9 +92,10 @@ def open_coco_instances(
         index: local folder of the indexes.
         name: of the source.
         split: of COCO 2017, ``train`` or ``val``; it says where to look for what the next two do not name.
-        json: the annotation file under the root; None: annotations/instances_train2017.json, instances_train2017.json.
+        json: the annotation file under the root; None: annotations/instances_train2017.json, instances_train2017.json,
+            annotations/instances_train.json.
         images: the folder of images under the root, which ``file_name`` is relative to; None: train2017,
-            images/train2017.
+            images/train2017, images/train.
         crowd: ``keep`` crowds, as the published training does, or ``skip`` them.
         min_area: smaller masks, in pixels, are left out.
 

@@ -94,9 +94,10 @@ def open_coco_panoptic(
         index: local folder of the indexes.
         name: of the source.
         split: of COCO 2017, ``train`` or ``val``; it says where to look for what the next two do not name.
-        json: the annotation file under the root; None: annotations/panoptic_train2017.json, panoptic_train2017.json.
+        json: the annotation file under the root; None: annotations/panoptic_train2017.json, panoptic_train2017.json,
+            annotations/panoptic_train.json.
         images: the folder of images under the root, which ``file_name`` is relative to; None: train2017,
-            images/train2017.
+            images/train2017, images/train.
         masks: the folder of PNG files under the root; None: the annotation file's name without its ending, as COCO has.
         crowd: ``skip`` crowds, as the published training does, or ``keep`` them.
         min_area: smaller masks, in pixels, are left out.
