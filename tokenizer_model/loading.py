@@ -24,7 +24,8 @@ from tokenizer_model.checkpoints import (
     to_bytes,
 )
 from tokenizer_model.identity import TokenizerIdentity, untrained_warning
-from tokenizer_model.tokenizer import IMAGE_BATCH, MASK_BATCH, MaskTokenizer, Precision
+from tokenizer_model.paths import Precision
+from tokenizer_model.tokenizer import IMAGE_BATCH, MASK_BATCH, MaskTokenizer
 
 PUBLISHED = "samtok-256x2"
 EMBEDDED = "small"
@@ -81,8 +82,8 @@ def open_tokenizer(
         ValueError: a batch size below 1 or an unknown precision.
     """
     place = _device(device)
-    if precision == "bf16" and place.type != "cuda":
-        raise SetupError(f"precision bf16 needs a CUDA device, got {place}: take fp32")
+    if precision != "fp32" and place.type != "cuda":
+        raise SetupError(f"precision {precision} needs a CUDA device, got {place}: take fp32")
     found = _find(spec)
     with torch.random.fork_rng(devices=[]):  # torch draws initial weights; the caller's generator stays as it was
         model = MaskTokenizer(

@@ -6,9 +6,8 @@ S side of the network's image, P = S / 4 side of mask prompts and logits, H and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -21,8 +20,11 @@ from samtok_data.masks import RLE
 from samtok_data.words import MISSING, MaskVocabulary
 from tokenizer_model.config import TokenizerConfig
 from tokenizer_model.identity import TokenizerIdentity, untrained_warning
-from tokenizer_model.inputs import Prepared, normalised
-from tokenizer_model.network import ImageFeatures, SamtokModel, StillSam2
+from tokenizer_model.inputs import Prepared
+from tokenizer_model.network import SamtokModel, StillSam2
+from tokenizer_model.overlaps import intersections_over_unions
+from tokenizer_model.passes import MaskPass, Step, by_image, run_passes
+from tokenizer_model.paths import NetworkPath, PassSizes, PlainPath, Precision
 from tokenizer_model.quantizers import Quantizer, build_quantizer
 
 LOGIT_THRESHOLD = 0.5
@@ -35,29 +37,24 @@ Kept so that masks match the published ones.
 IMAGE_BATCH = 4
 MASK_BATCH = 32
 
-Precision = Literal["fp32", "bf16"]
 Codes = NDArray[np.int64]
 Logits = NDArray[np.float32]
-
-
-# One mask of a call: (number of the image, number of the mask in that image).
-_Pair = tuple[int, int]
-# One pass over some masks: features of a few images, for each mask which of these is its own (N,), and the masks.
-_Step = Callable[[ImageFeatures, Tensor, Sequence[_Pair]], tuple[NDArray[Any], ...]]
+IoUs = NDArray[np.float64]
 
 
 class MaskTokenizer(nn.Module):
     """SAMTok: mask encoder, quantiser and mask decoder around one image backbone.
 
-    What a call returns depends on its arguments and the two batch sizes, never on timing.
+    What a call returns depends on its arguments and the two batch sizes, never on timing. Methods may be called in
+    several threads at once.
 
     Args:
         config: the architecture. Weights are torch's initial ones until some are loaded.
         identity: what was loaded; None: nothing was.
         image_batch: most images of one backbone pass.
         mask_batch: most masks of one pass of mask encoder or decoder; those of several images go together.
-        precision: ``fp32``, or ``bf16`` for autocast as the published runs had it (codes of close rows may
-            differ from those of ``fp32``). Quantisation is always fp32.
+        precision: ``fp32``; ``bf16`` for autocast as the published runs had it; ``fp16``, whose codes are closer to
+            those of ``fp32``. Quantisation is always fp32.
 
     Raises:
         ValueError: a batch size below 1, or an unknown precision.
@@ -76,14 +73,13 @@ class MaskTokenizer(nn.Module):
         super().__init__()
         if image_batch < 1 or mask_batch < 1:
             raise ValueError(f"image_batch and mask_batch must be at least 1, got {image_batch}, {mask_batch}")
-        if precision not in ("fp32", "bf16"):
-            raise ValueError(f"precision must be fp32 or bf16, got {precision!r}")
+        if precision not in get_args(Precision):
+            raise ValueError(f"precision must be one of {', '.join(get_args(Precision))}, got {precision!r}")
         self.config = config
         self.identity = identity or TokenizerIdentity(
             name="unnamed", address="", sha256="", config=config, trained=False, warning=untrained_warning("unnamed")
         )
-        self.image_batch = image_batch
-        self.mask_batch = mask_batch
+        self.sizes = PassSizes(image_batch, mask_batch)
         self.precision: Precision = precision
         self.model = SamtokModel(config)
         self.quantizer: Quantizer = build_quantizer(config)
@@ -148,14 +144,11 @@ class MaskTokenizer(nn.Module):
     def embed_prepared(self, prepared: Sequence[Prepared]) -> tuple[list[Logits], list[Codes]]:
         """``embed`` for images that ``prepare`` has read."""
 
-        def step(features: ImageFeatures, owners_N: Tensor, chosen: Sequence[_Pair]) -> tuple[NDArray[Any], ...]:
-            return self._embed_masks(features.embedding[owners_N], prepared, chosen)
+        def step(masks: MaskPass) -> tuple[Tensor, ...]:
+            z_ND = masks.embeddings()
+            return z_ND, self._codes(z_ND)
 
-        empty = (
-            np.empty((0, self.config.hidden_size), np.float32),
-            np.empty((0, self.config.depth), np.int64),
-        )
-        z, codes = self._run(prepared, [len(one.prompts) for one in prepared], step, empty)
+        z, codes = self._of_masks(prepared, step, (self._no_embeddings, self._no_codes))
         return z, codes
 
     def decode_logits(self, images: Sequence[Image.Image], codes: Sequence[NDArray[np.integer]]) -> list[Logits]:
@@ -175,13 +168,11 @@ class MaskTokenizer(nn.Module):
         prepared = [self.prepare(image) for image in images]
         checked = self._checked_codes(prepared, codes)
 
-        def step(features: ImageFeatures, owners_N: Tensor, chosen: Sequence[_Pair]) -> tuple[NDArray[Any], ...]:
-            return (
-                self._decode_masks(features.of(owners_N), np.stack([checked[image][mask] for image, mask in chosen])),
-            )
+        def step(masks: MaskPass) -> tuple[Tensor, ...]:
+            codes_NL = np.concatenate([checked[image][found.start : found.stop] for image, found, _ in masks.spans()])
+            return (masks.logits(self.quantizer.decode(torch.from_numpy(codes_NL).to(self.device))),)
 
-        empty = (np.empty((0, self.config.logit_side, self.config.logit_side), np.float32),)
-        return self._run(prepared, [len(one) for one in checked], step, empty)[0]
+        return self._run(prepared, [len(one) for one in checked], step, (self._no_logits,))[0]
 
     def decode(
         self,
@@ -233,12 +224,38 @@ class MaskTokenizer(nn.Module):
     ) -> tuple[list[Codes], list[NDArray[np.bool_]]]:
         """``reconstruct`` for images that ``prepare`` has read."""
 
-        def step(features: ImageFeatures, owners_N: Tensor, chosen: Sequence[_Pair]) -> tuple[NDArray[Any], ...]:
-            _, codes = self._embed_masks(features.embedding[owners_N], prepared, chosen)
-            return codes, self._decode_masks(features.of(owners_N), codes)
+        def step(masks: MaskPass) -> tuple[Tensor, ...]:
+            codes_NL = self._codes(masks.embeddings())
+            return codes_NL, masks.logits(self._vectors(codes_NL))
 
-        codes, logits = self._run(prepared, [len(one.prompts) for one in prepared], step, self._nothing()[:2])
+        codes, logits = self._of_masks(prepared, step, (self._no_codes, self._no_logits))
         return codes, [self.cut(one, image.size, threshold) for one, image in zip(logits, prepared, strict=True)]
+
+    def measure_prepared(
+        self, prepared: Sequence[Prepared], threshold: float = LOGIT_THRESHOLD
+    ) -> tuple[list[Codes], list[IoUs]]:
+        """The codes of masks, and how well they give the masks back. No decoded mask leaves the device.
+
+        Args:
+            prepared: as for ``encode_prepared``.
+            threshold: as ``decode``.
+
+        Returns:
+            For each image the codes, int64, (n_i, L), and the IoU of each mask with what its codes decode to at the
+            image's size, float64, (n_i,), 0 to 1.
+        """
+
+        def step(masks: MaskPass) -> tuple[Tensor, ...]:
+            codes_NL = self._codes(masks.embeddings())
+            logits_NPP = masks.logits(self._vectors(codes_NL))
+            ious = [
+                intersections_over_unions(logits_NPP[place], prepared[image], of_image, threshold)
+                for image, of_image, place in masks.spans()
+            ]
+            return codes_NL, torch.cat(ious)
+
+        codes, ious = self._of_masks(prepared, step, (self._no_codes, np.empty(0)))
+        return codes, ious
 
     def reconstruct_logits(self, prepared: Sequence[Prepared]) -> tuple[list[Codes], list[Logits], list[Logits]]:
         """What ``reconstruct_prepared`` cuts, and what would be decoded if nothing were quantised; for measuring.
@@ -248,19 +265,26 @@ class MaskTokenizer(nn.Module):
             the logits of the embeddings themselves, of the same shape. All on one backbone pass.
         """
 
-        def step(features: ImageFeatures, owners_N: Tensor, chosen: Sequence[_Pair]) -> tuple[NDArray[Any], ...]:
-            z_ND, codes = self._embed_masks(features.embedding[owners_N], prepared, chosen)
-            own = features.of(owners_N)
-            unquantised = self._decode_embeddings(own, torch.from_numpy(z_ND).to(self.device))
-            return codes, self._decode_masks(own, codes), unquantised
+        def step(masks: MaskPass) -> tuple[Tensor, ...]:
+            z_ND = masks.embeddings()
+            codes_NL = self._codes(z_ND)
+            return codes_NL, masks.logits(self._vectors(codes_NL)), masks.logits(z_ND)
 
-        codes, logits, unquantised = self._run(prepared, [len(one.prompts) for one in prepared], step, self._nothing())
+        codes, logits, unquantised = self._of_masks(prepared, step, (self._no_codes, self._no_logits, self._no_logits))
         return codes, logits, unquantised
 
-    def _nothing(self) -> tuple[Codes, Logits, Logits]:
-        """Codes, logits and logits of an image without masks."""
-        logits = np.empty((0, self.config.logit_side, self.config.logit_side), np.float32)
-        return np.empty((0, self.config.depth), np.int64), logits, logits
+    @property
+    def _no_embeddings(self) -> Logits:
+        """Embeddings of an image without masks; the following likewise."""
+        return np.empty((0, self.config.hidden_size), np.float32)
+
+    @property
+    def _no_codes(self) -> Codes:
+        return np.empty((0, self.config.depth), np.int64)
+
+    @property
+    def _no_logits(self) -> Logits:
+        return np.empty((0, self.config.logit_side, self.config.logit_side), np.float32)
 
     def _prepare_all(self, images: Sequence[Image.Image], regions: Sequence[Sequence[RLE]]) -> list[Prepared]:
         if len(images) != len(regions):
@@ -286,62 +310,34 @@ class MaskTokenizer(nn.Module):
             checked.append(numbers.astype(np.int64))  # a copy: the caller's array is never written to
         return checked
 
+    def _of_masks(self, prepared: Sequence[Prepared], step: Step, empty: tuple[NDArray[Any], ...]) -> list[list[Any]]:
+        return self._run(prepared, [one.num_masks for one in prepared], step, empty)
+
     @torch.inference_mode()
     def _run(
-        self,
-        prepared: Sequence[Prepared],
-        counts: Sequence[int],
-        step: _Step,
-        empty: tuple[NDArray[Any], ...],
-    ) -> tuple[list[Any], ...]:
-        """Runs backbone and step over all masks, and sorts what comes out by image.
+        self, prepared: Sequence[Prepared], counts: Sequence[int], step: Step, empty: tuple[NDArray[Any], ...]
+    ) -> list[list[Any]]:
+        """What a step gives, by image.
 
         Args:
             prepared: the images.
             counts: masks of each.
-            step: gives arrays with one row for each mask that it is asked for.
-            empty: these arrays for an image without masks.
+            step: gives tensors with one row for each mask of a pass.
+            empty: these as arrays, for an image without masks.
         """
-        rows: list[list[list[NDArray[Any]]]] = [[[] for _ in prepared] for _ in empty]
-        for chunk in _batches([index for index, count in enumerate(counts) if count], self.image_batch):
-            features = self._image_features([prepared[index] for index in chunk])
-            pairs = [(index, mask) for index in chunk for mask in range(counts[index])]
-            for chosen in _batches(pairs, self.mask_batch):
-                owners_N = torch.tensor([chunk.index(image) for image, _ in chosen], device=self.device)
-                for output, array in zip(rows, step(features, owners_N, chosen), strict=True):
-                    for (image, _), row in zip(chosen, array, strict=True):
-                        output[image].append(row)
-        return tuple(
-            [np.stack(of_image) if of_image else nothing.copy() for of_image in output]
-            for output, nothing in zip(rows, empty, strict=True)
-        )
+        if not any(counts):
+            return [[nothing.copy() for _ in prepared] for nothing in empty]
+        return [by_image(array, counts) for array in run_passes(self._path, self.sizes, prepared, counts, step)]
 
-    def _image_features(self, images: Sequence[Prepared]) -> ImageFeatures:
-        pixels_BSS3 = torch.from_numpy(np.stack([image.pixels for image in images])).to(self.device)
-        with self._arithmetic():
-            return self.network.image_features(normalised(pixels_BSS3))
+    @property
+    def _path(self) -> NetworkPath:
+        return PlainPath(self.network, self.precision)
 
-    def _embed_masks(
-        self, images_NDEE: Tensor, prepared: Sequence[Prepared], chosen: Sequence[_Pair]
-    ) -> tuple[Logits, Codes]:
-        prompts_NPP = np.stack([prepared[image].prompts[mask] for image, mask in chosen])
-        boxes_N4 = np.stack([prepared[image].boxes[mask] for image, mask in chosen])
-        with self._arithmetic():
-            z_ND = self.network.mask_embeddings(
-                images_NDEE,
-                torch.from_numpy(prompts_NPP).to(self.device).unsqueeze(1),
-                torch.from_numpy(boxes_N4).to(self.device),
-            )
-        z_ND = z_ND.float()
-        return z_ND.cpu().numpy(), self.quantizer.encode(z_ND).cpu().numpy()
+    def _codes(self, z_ND: Tensor) -> Tensor:
+        return self.quantizer.encode(z_ND)
 
-    def _decode_masks(self, features: ImageFeatures, codes_NL: Codes) -> Logits:
-        return self._decode_embeddings(features, self.quantizer.decode(torch.from_numpy(codes_NL).to(self.device)))
-
-    def _decode_embeddings(self, features: ImageFeatures, embeddings_ND: Tensor) -> Logits:
-        with self._arithmetic():
-            logits_NPP = self.network.mask_logits(features, embeddings_ND)
-        return logits_NPP.float().cpu().numpy()
+    def _vectors(self, codes_NL: Tensor) -> Tensor:
+        return self.quantizer.decode(codes_NL)
 
     @torch.inference_mode()
     def cut(self, logits_NPP: Logits, size: tuple[int, int], threshold: float = LOGIT_THRESHOLD) -> NDArray[np.bool_]:
@@ -353,22 +349,3 @@ class MaskTokenizer(nn.Module):
             )
             masks_NHW[index] = (full_11HW[0, 0] > threshold).cpu().numpy()
         return masks_NHW
-
-    @contextmanager
-    def _arithmetic(self) -> Iterator[None]:
-        """The precision that was asked for, and the same numbers each time.
-
-        torch lets cuDNN round the inputs of fp32 convolutions to TF32 and choose among algorithms; here neither.
-        """
-        half = self.precision == "bf16"
-        cudnn = torch.backends.cudnn
-        with (
-            cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=half),
-            torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=half),
-        ):
-            yield
-
-
-def _batches(items: Sequence[Any], size: int) -> Iterator[list[Any]]:
-    for start in range(0, len(items), size):
-        yield list(items[start : start + size])

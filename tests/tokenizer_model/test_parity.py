@@ -77,7 +77,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Pass:
         (z,), (codes,) = tokenizer.embed_prepared([prepared])
         (logits,) = tokenizer.decode_logits([image], [golden["codes"]])
     torch.set_num_threads(before)
-    return Pass(seen[0][0].flatten(1).T.cpu(), z, codes, logits, prepared.boxes, golden)
+    return Pass(seen[0][0].flatten(1).T.cpu(), z, codes, logits, prepared.pieces.boxes, golden)
 
 
 def test_the_prompt_boxes_are_the_published_ones(run: Pass) -> None:

@@ -10,10 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
+from PIL import Image
 
 from samtok_data import masks
 from samtok_data.masks import RLE, Mask
-from tokenizer_model.prompts import prompts_of
+from tokenizer_model import SMALL, Prepared
+from tokenizer_model.pieces import MaskPieces
+from tokenizer_model.prompts import draw_prompt
 
 CLOSE = 1e-5
 
@@ -22,6 +25,12 @@ def resized(mask_HW: Mask, side: int) -> NDArray[np.float32]:
     mask_11HW = torch.from_numpy(np.ascontiguousarray(mask_HW)).float()[None, None]
     size = (side, side)
     return F.interpolate(mask_11HW, size=size, mode="bilinear", align_corners=False, antialias=True)[0, 0].numpy()
+
+
+def prompts_of(regions: list[RLE], side: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    pieces = MaskPieces.of(regions)
+    drawn = [draw_prompt(pieces, mask, (regions[0].height, regions[0].width), side) for mask in range(len(regions))]
+    return np.stack(drawn), pieces.boxes
 
 
 @st.composite
@@ -78,5 +87,20 @@ def test_an_empty_mask_is_refused_and_none_is_fine() -> None:
     empty = RLE(4, 5, masks.encode(np.zeros((4, 5), np.bool_)).counts)
     with pytest.raises(ValueError, match="region 1: expected a mask with foreground pixels, got an empty one"):
         prompts_of([masks.encode(np.ones((4, 5), np.bool_)), empty], 8)
-    prompts_NPP, boxes_N4 = prompts_of([], 8)
-    assert (prompts_NPP.shape, boxes_N4.shape) == ((0, 8, 8), (0, 4))
+    none = Prepared.of(Image.new("RGB", (5, 4)), [], SMALL)
+    assert (none.num_masks, none.prompts.shape, none.pieces.boxes.shape) == (0, (0, 128, 128), (0, 4))
+
+
+@given(some_masks())
+def test_pieces_are_the_runs_of_each_column(found: list[Mask]) -> None:
+    pieces = MaskPieces.of([masks.encode(mask_HW) for mask_HW in found])
+    assert pieces.areas.tolist() == [mask_HW.sum() for mask_HW in found]
+    drawn = [np.zeros_like(mask_HW) for mask_HW in found]
+    for mask, mask_HW in enumerate(drawn):
+        columns = range(pieces.mask_starts[mask], pieces.mask_starts[mask + 1])
+        for x, column in enumerate(columns, pieces.lefts[mask]):
+            for piece in range(pieces.column_starts[column], pieces.column_starts[column + 1]):
+                assert not mask_HW[pieces.tops[piece] : pieces.afters[piece], x].any()  # each pixel in one piece
+                mask_HW[pieces.tops[piece] : pieces.afters[piece], x] = True
+    for mask_HW, again_HW in zip(found, drawn, strict=True):
+        np.testing.assert_array_equal(again_HW, mask_HW)

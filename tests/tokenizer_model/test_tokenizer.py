@@ -16,6 +16,7 @@ from PIL import Image
 from samtok_data import masks
 from samtok_data.masks import RLE
 from tokenizer_model import LOGIT_THRESHOLD, SMALL, MaskTokenizer, open_tokenizer
+from tokenizer_model.paths import PlainPath
 
 
 def photos() -> tuple[list[Image.Image], list[list[RLE]]]:
@@ -120,7 +121,7 @@ def test_the_decoder_takes_the_mask_with_the_best_predicted_iou(small: MaskToken
     (logits_NPP,) = small.decode_logits([image], [codes_NL])
     assert (logits_NPP.shape, logits_NPP.dtype) == ((3, 128, 128), np.float32)
     net, rows = small.network, small.quantizer.state_dict()
-    pixels = small._image_features([small.prepare(image)])
+    pixels = PlainPath(net, "fp32").features([small.prepare(image)])
     for logits_PP, (first, second) in zip(logits_NPP, codes_NL, strict=True):
         embedding = rows["codebooks.0.weight"][first] + rows["codebooks.1.weight"][second]
         empty = net.sam_prompt_encoder.not_a_point_embed.weight
@@ -229,7 +230,7 @@ def test_codes_that_cannot_be_are_refused(small: MaskTokenizer, codes: np.ndarra
     [
         ({"image_batch": 0}, "image_batch and mask_batch must be at least 1, got 0, 32"),
         ({"mask_batch": 0}, "image_batch and mask_batch must be at least 1, got 4, 0"),
-        ({"precision": "fp16"}, "precision must be fp32 or bf16, got 'fp16'"),
+        ({"precision": "fp8"}, "precision must be one of fp32, fp16, bf16, got 'fp8'"),
     ],
     ids=["images", "masks", "precision"],
 )
@@ -241,6 +242,23 @@ def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], message: 
 def test_no_gradients_are_kept(small: MaskTokenizer) -> None:
     assert not small.training
     assert not any(parameter.requires_grad for parameter in small.parameters())
+
+
+def test_measured_ious_are_those_of_the_decoded_masks(small: MaskTokenizer) -> None:
+    images, regions = photos()
+    prepared = [small.prepare(image, of_image) for image, of_image in zip(images, regions, strict=True)]
+    codes, ious = small.measure_prepared(prepared)
+    wanted_codes, decoded = small.reconstruct_prepared(prepared)
+    for of_image, codes_nL, ious_n, wanted_nL, masks_nHW in zip(
+        regions, codes, ious, wanted_codes, decoded, strict=True
+    ):
+        np.testing.assert_array_equal(codes_nL, wanted_nL)
+        wanted = [
+            masks.intersection_over_union(masks.decode(rle), mask_HW)
+            for rle, mask_HW in zip(of_image, masks_nHW, strict=True)
+        ]
+        np.testing.assert_allclose(ious_n, wanted, rtol=0, atol=1e-12)
+        assert ious_n.dtype == np.float64
 
 
 def test_half_precision_gives_codes_too() -> None:

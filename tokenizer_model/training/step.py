@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tokenizer_model.inputs import normalised
+from tokenizer_model.network import normalised
 from tokenizer_model.tokenizer import MaskTokenizer
 from tokenizer_model.training.examples import Examples, coloured
 from tokenizer_model.training.losses import mask_losses

@@ -59,7 +59,7 @@ def assert_prepared(found: Examples, image: Image.Image, regions: Sequence[RLE],
     assert found.num_masks == len(regions)
     left = list(range(len(regions)))
     for prompt_PP, target_PP, box_4 in zip(found.prompts, found.targets, found.boxes, strict=True):
-        (index, *_) = [index for index in left if np.array_equal(prepared.boxes[index], box_4.numpy())]
+        (index, *_) = [index for index in left if np.array_equal(prepared.pieces.boxes[index], box_4.numpy())]
         left.remove(index)
         whole_11HW = torch.from_numpy(masks.decode(regions[index])).float()[None, None]
         assert torch.equal(target_PP.float(), F.interpolate(whole_11HW, size=(side, side), mode="nearest")[0, 0])
