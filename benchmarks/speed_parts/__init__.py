@@ -1,0 +1,1 @@
+"""What ``python -m benchmarks.speed`` is made of."""
