@@ -6,7 +6,8 @@ Format facts: pycocotools (cocoapi/common/maskApi.c).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,105 @@ _CHARACTERS_AT_ONCE = 1 << 18  # some ten arrays of so many numbers are made
 _MAX_CHARACTERS = 12  # of a number: they hold any run; without a bound the sums would overflow
 
 
-def unpack_runs(strings: Sequence[bytes]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """What strings of n masks hold.
+
+    Attributes:
+        runs_r: run lengths of all masks, some negative where a string is damaged.
+        ends_n: the end of each mask's runs in it.
+        is_whole_n: whether the string is neither cut nor holds a foreign character.
+        is_bounded_n: whether no number of it is beyond all pictures.
+        is_shortest_n: whether its numbers have no character too many, as pycocotools writes them.
+    """
+
+    runs_r: NDArray[np.int64]
+    ends_n: NDArray[np.int64]
+    is_whole_n: NDArray[np.bool_]
+    is_bounded_n: NDArray[np.bool_]
+    is_shortest_n: NDArray[np.bool_]
+
+    @property
+    def starts_n(self) -> NDArray[np.int64]:
+        """The start of each mask's runs in ``runs_r``."""
+        return np.concatenate(([0], self.ends_n[:-1]))
+
+    def total(self, values_r: NDArray[Any]) -> NDArray[np.int64]:
+        """Sums of some values of the runs, for each mask."""
+        sums = np.concatenate(([0], np.cumsum(values_r, dtype=np.int64)))
+        return sums[self.ends_n] - sums[self.starts_n]
+
+
+def unpack(strings: Sequence[bytes]) -> Runs:
     """Run lengths of COCO's compressed strings: 5 bits a character, offset 48, from the fourth run of a mask on as the
     difference to the run before the last.
+
+    Args:
+        strings: of n masks, n at least 1; foreign bytes are allowed.
+    """
+    sizes_n = np.fromiter((len(string) for string in strings), np.int64, len(strings))
+    string_ends_n = np.cumsum(sizes_n)
+    filled_n = np.flatnonzero(sizes_n)
+    flags = [np.ones(len(strings), np.bool_) for _ in range(3)]
+    is_whole_n, is_bounded_n, is_shortest_n = flags
+    if not filled_n.size:
+        return Runs(np.zeros(0, np.int64), np.zeros(len(strings), np.int64), *flags)
+    bits_c = np.frombuffer(b"".join(strings), np.uint8) - np.uint8(48)  # a foreign character is 64 or more
+    is_end_c = bits_c & 0x20 == 0
+    lasts = string_ends_n[filled_n] - 1
+    is_whole_n[filled_n] = is_end_c[lasts]
+    is_end_c[lasts] = True  # a cut string must not go on into the next one
+    ends_r = np.flatnonzero(is_end_c)
+    firsts_r = np.concatenate(([0], ends_r[:-1] + 1))
+    lengths_r = ends_r - firsts_r + 1
+    run_ends_n = np.searchsorted(ends_r, string_ends_n)
+    runs_n = np.diff(run_ends_n, prepend=0)
+    runs_r = _numbers(bits_c, firsts_r, ends_r, lengths_r)
+
+    is_foreign_r = lengths_r > _MAX_CHARACTERS
+    if bits_c.max() > 63:
+        is_foreign_r |= np.logical_or.reduceat(bits_c > 63, firsts_r)
+    is_large_r = np.abs(runs_r) > _MAX_RUN
+    # The last character says nothing where its bits all repeat the highest one of the character before.
+    spare_r = np.where(bits_c[np.maximum(ends_r - 1, 0)] & 0x10, 0x1F, 0)
+    is_spare_r = (lengths_r > 1) & (bits_c[ends_r] & 0x1F == spare_r)
+    for is_n, is_wrong_r in ((is_whole_n, is_foreign_r), (is_bounded_n, is_large_r), (is_shortest_n, is_spare_r)):
+        is_n[np.searchsorted(run_ends_n, np.flatnonzero(is_wrong_r), side="right")] = False
+    runs_r[is_foreign_r | is_large_r] = 0
+    return Runs(_summed(runs_r, run_ends_n - runs_n, runs_n), run_ends_n, *flags)
+
+
+def _numbers(
+    bits_c: NDArray[np.uint8], firsts_r: NDArray[np.int64], ends_r: NDArray[np.int64], lengths_r: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """The numbers that characters spell, from a first to a last one. Most have one or two characters."""
+    numbers_r = (bits_c[firsts_r] & 0x1F).astype(np.int64)
+    for place in range(1, min(int(lengths_r.max()), _MAX_CHARACTERS)):
+        longer = np.flatnonzero(lengths_r > place)
+        numbers_r[longer] |= (bits_c[firsts_r[longer] + place] & 0x1F).astype(np.int64) << 5 * place
+    below = np.flatnonzero(bits_c[ends_r] & 0x10)
+    numbers_r[below] -= 1 << 5 * np.minimum(lengths_r[below], _MAX_CHARACTERS)
+    return numbers_r
+
+
+def _summed(
+    differences_r: NDArray[np.int64], starts_n: NDArray[np.int64], runs_n: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Runs of their differences: of each mask, the second, fourth, ... and the third, fifth, ... are sums."""
+    starts_n, runs_n = starts_n[runs_n > 0], runs_n[runs_n > 0]
+    runs_r = differences_r.copy()
+    runs_r[starts_n] = 0  # the first is of neither sum
+    for parity in (0, 1):  # of the place among all runs, so that every second number is taken, whosever it is
+        sums = np.cumsum(runs_r[parity::2])
+        before_n = np.where((starts_n + parity) % 2 == 0, starts_n, starts_n - 1) // 2  # the last that is not its own
+        base_n = np.where(before_n >= 0, sums[before_n] if sums.size else 0, 0)
+        runs_r[parity::2] = sums - np.repeat(base_n, runs_n)[parity::2]
+    runs_r[starts_n] = differences_r[starts_n]
+    return runs_r
+
+
+def unpack_runs(strings: Sequence[bytes]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+    """As ``unpack``, for strings that ought to be sound.
 
     Args:
         strings: of n masks; foreign bytes are allowed.
@@ -32,42 +129,8 @@ def unpack_runs(strings: Sequence[bytes]) -> tuple[NDArray[np.int64], NDArray[np
         The runs of all masks, (r,), some negative where a string is damaged; the end of each mask's runs in it, (n,);
         whether its string can be read: not cut, and without a foreign character, (n,).
     """
-    sizes_n = np.fromiter((len(string) for string in strings), np.int64, len(strings))
-    string_ends_n = np.cumsum(sizes_n)
-    filled_n = np.flatnonzero(sizes_n)
-    sound_n = np.ones(len(strings), np.bool_)
-    if not filled_n.size:
-        return np.zeros(0, np.int64), np.zeros(len(strings), np.int64), sound_n
-    bits_c = np.frombuffer(b"".join(strings), np.uint8).astype(np.int64) - 48
-    is_end_c = bits_c & 0x20 == 0
-    lasts = string_ends_n[filled_n] - 1
-    sound_n[filled_n] = is_end_c[lasts]
-    is_end_c[lasts] = True  # a cut string must not go on into the next one
-    ends_r = np.flatnonzero(is_end_c)
-    firsts_r = np.concatenate(([0], ends_r[:-1] + 1))
-    lengths_r = ends_r - firsts_r + 1
-    run_ends_n = np.searchsorted(ends_r, string_ends_n)
-    runs_n = np.diff(run_ends_n, prepend=0)
-    owners_r = np.repeat(np.arange(len(strings)), runs_n)
-    places_c = np.minimum(np.arange(len(bits_c)) - np.repeat(firsts_r, lengths_r), _MAX_CHARACTERS - 1)
-    runs_r = np.add.reduceat((bits_c & 0x1F) << 5 * places_c, firsts_r)
-    runs_r -= np.where(bits_c[ends_r] & 0x10, 1 << 5 * np.minimum(lengths_r, _MAX_CHARACTERS), 0)
-    foreign_r = np.logical_or.reduceat((bits_c < 0) | (bits_c > 63), firsts_r)
-    wrong_r = foreign_r | (lengths_r > _MAX_CHARACTERS) | (np.abs(runs_r) > _MAX_RUN)
-    sound_n[owners_r[wrong_r]] = False
-    runs_r[wrong_r] = 0
-    return _summed(runs_r, run_ends_n - runs_n, runs_n), run_ends_n, sound_n
-
-
-def _summed(differences_r: NDArray[np.int64], starts_n: NDArray[np.int64], runs_n: NDArray[np.int64]) -> Any:
-    """Runs of their differences: of each mask, the second, fourth, ... and the third, fifth, ... are sums."""
-    places_r = np.arange(len(differences_r)) - np.repeat(starts_n, runs_n)
-    runs_r = differences_r
-    for is_summed_r in (places_r % 2 == 1, (places_r % 2 == 0) & (places_r > 0)):
-        sums = np.concatenate(([0], np.cumsum(np.where(is_summed_r, differences_r, 0))))
-        since_start_r = sums[1:] - np.repeat(sums[starts_n], runs_n)
-        runs_r = np.where(is_summed_r, since_start_r, runs_r)
-    return runs_r
+    found = unpack(strings)
+    return found.runs_r, found.ends_n, found.is_whole_n & found.is_bounded_n
 
 
 def sound(strings: Sequence[bytes], pixels_n: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -81,22 +144,49 @@ def sound(strings: Sequence[bytes], pixels_n: NDArray[np.int64]) -> NDArray[np.b
         (n,).
     """
     sound_n = pixels_n > 0
+    for part in _parts(strings):
+        found = unpack(strings[part])
+        sound_n[part] &= _is_sound(found, pixels_n[part])
+    return sound_n
+
+
+def plain(strings: Sequence[bytes], pixels: int) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """Finds the strings that need no second look: pycocotools would write the same for their masks.
+
+    Args:
+        strings: of n masks; foreign bytes are allowed.
+        pixels: height times width of all of them.
+
+    Returns:
+        Whether a string is a mask of that many pixels with foreground, in the one spelling: (n,), False where it is a
+        sound mask in another one, too. And the foreground pixels of those masks, (n,); of the others, anything.
+    """
+    plain_n, areas_n = np.zeros(len(strings), np.bool_), np.zeros(len(strings), np.int64)
+    for part in _parts(strings):
+        found = unpack(strings[part])
+        is_first_r = np.zeros(len(found.runs_r), np.bool_)
+        is_first_r[found.starts_n[found.starts_n < found.ends_n]] = True
+        places_r = np.arange(len(found.runs_r)) - np.repeat(found.starts_n, found.ends_n - found.starts_n)
+        areas_n[part] = found.total(np.where(places_r % 2 == 1, found.runs_r, 0))
+        no_void_n = found.total((found.runs_r == 0) & ~is_first_r) == 0
+        plain_n[part] = _is_sound(found, np.int64(pixels)) & no_void_n & found.is_shortest_n & (areas_n[part] > 0)
+    return plain_n, areas_n
+
+
+def _parts(strings: Sequence[bytes]) -> Iterator[slice]:
+    """Neighbours, as many as ``_CHARACTERS_AT_ONCE`` allows, at least one."""
     ends_n = np.cumsum([len(string) for string in strings], dtype=np.int64)
     start = 0
     while start < len(strings):
         before = ends_n[start - 1] if start else 0
         end = max(start + 1, int(np.searchsorted(ends_n, before + _CHARACTERS_AT_ONCE, side="right")))
-        sound_n[start:end] &= _sound(strings[start:end], pixels_n[start:end])
+        yield slice(start, end)
         start = end
-    return sound_n
 
 
-def _sound(strings: Sequence[bytes], pixels_n: NDArray[np.int64]) -> NDArray[np.bool_]:
-    runs_r, ends_n, sound_n = unpack_runs(strings)
-    starts_n = np.concatenate(([0], ends_n[:-1]))
-    negatives = np.concatenate(([0], np.cumsum(runs_r < 0)))
-    sums = np.concatenate(([0], np.cumsum(runs_r)))
-    return sound_n & (negatives[ends_n] == negatives[starts_n]) & (sums[ends_n] - sums[starts_n] == pixels_n)
+def _is_sound(found: Runs, pixels_n: NDArray[np.int64] | np.int64) -> NDArray[np.bool_]:
+    is_sound_n = found.is_whole_n & found.is_bounded_n & (found.total(found.runs_r) == pixels_n)
+    return is_sound_n & (found.total(found.runs_r < 0) == 0)
 
 
 def areas(encoded: Sequence[Any]) -> NDArray[np.int64]:

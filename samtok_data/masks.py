@@ -16,13 +16,12 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco
 
 from samtok_data.errors import RecordError
+from samtok_data.many_masks import plain, unpack
 
 Mask = NDArray[np.bool_]
 
 # A polygon needs three corners. pycocotools reads four numbers as a box [x, y, w, h]: never let them through.
 MIN_POLYGON_NUMBERS = 6
-# Pixels of a run, and the difference of two; more than any picture has, and sums of 100 million of them fit in 64 bits.
-_MAX_RUN = 2**36
 _NO_RUNS = "RLE: expected whole, non-negative run lengths"
 
 
@@ -110,6 +109,48 @@ def read_segmentation(segmentation: Any, height: int, width: int) -> RLE:
     return rle
 
 
+def read_segmentations(segmentations: Sequence[Any], height: int, width: int) -> list[tuple[RLE, int] | RecordError]:
+    """Reads the masks of an image as ``read_segmentation`` does, compressed RLEs all at once.
+
+    Args:
+        segmentations: the fields as a JSON or pickle parser returned them; they are not changed.
+        height: rows of the image that the masks are drawn on.
+        width: columns of that image.
+
+    Returns:
+        One by one, the mask with its foreground pixels, or the error that ``read_segmentation`` raises.
+    """
+    strings = [_compressed(one, [height, width]) for one in segmentations]
+    is_plain_n, areas_n = plain(strings, height * width)
+    found: list[tuple[RLE, int] | RecordError] = []
+    for segmentation, string, is_plain, pixels in zip(
+        segmentations, strings, is_plain_n.tolist(), areas_n.tolist(), strict=True
+    ):
+        if is_plain:
+            found.append((RLE(height, width, string.decode("ascii")), pixels))
+            continue
+        try:
+            rle = read_segmentation(segmentation, height, width)
+        except RecordError as error:
+            found.append(error)
+        else:
+            found.append((rle, area(rle)))
+    return found
+
+
+def _compressed(segmentation: Any, size: list[int]) -> bytes:
+    """The string of a compressed RLE of a size; no bytes for everything else."""
+    if not isinstance(segmentation, Mapping):
+        return b""
+    stated = segmentation.get("size")
+    if not isinstance(stated, list) or stated != size:
+        return b""
+    counts = segmentation.get("counts")
+    if isinstance(counts, str):
+        return counts.encode("ascii") if counts.isascii() else b""
+    return counts if isinstance(counts, bytes) else b""
+
+
 def _read_polygon(polygon: Any, height: int, width: int) -> RLE:
     if not isinstance(polygon, Sequence) or isinstance(polygon, str | bytes):
         raise RecordError("mask-invalid", f"polygon: expected a list of numbers, got {type(polygon).__name__}")
@@ -151,29 +192,17 @@ def _read_rle(encoded: Any, height: int, width: int) -> RLE:
 
 
 def _unpack_runs(counts: str | bytes) -> list[int]:
-    """Run lengths of COCO's compressed string: 5 bits a character, offset 48, from the fourth run on as the
-    difference to the run before the last. All numbers at once: SA-1B has a hundred strings an image."""
+    """Run lengths of COCO's compressed string."""
     try:
         data = counts.encode("ascii") if isinstance(counts, str) else counts
     except UnicodeEncodeError as error:
         raise RecordError("mask-invalid", "RLE: expected ASCII counts") from error
-    if not data:
-        return []
-    bits = np.frombuffer(data, np.uint8).astype(np.int64) - 48
-    ends = np.flatnonzero(bits & 0x20 == 0)
-    firsts = np.concatenate(([0], ends[:-1] + 1))
-    lengths = ends - firsts + 1
-    # A number of twelve characters holds any run; without a bound the sums below would overflow.
-    if bits.min() < 0 or bits.max() > 63 or ends[-1:].tolist() != [len(data) - 1] or lengths.max() > 12:
+    found = unpack([data])
+    if not found.is_whole_n[0]:
         raise RecordError("mask-invalid", "RLE: the counts string is cut or holds a foreign character")
-    places = np.arange(len(data)) - np.repeat(firsts, lengths)
-    runs = np.add.reduceat((bits & 0x1F) << 5 * places, firsts)
-    runs -= np.where(bits[ends] & 0x10, 1 << 5 * lengths, 0)
-    if np.abs(runs).max() > _MAX_RUN:
+    if not found.is_bounded_n[0]:
         raise RecordError("mask-invalid", _NO_RUNS)
-    runs[1::2] = np.cumsum(runs[1::2])
-    runs[2::2] = np.cumsum(runs[2::2])
-    return runs.tolist()
+    return found.runs_r.tolist()
 
 
 def _from_coco(encoded: Any, height: int, width: int) -> RLE:

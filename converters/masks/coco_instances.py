@@ -8,15 +8,14 @@ Format: cocodataset.org/#format-data. Boxes and areas of the file are not used: 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from PIL import Image
 
 from converters.files.coco_files import CocoFormat, CocoImage, coco_image, index_coco
-from converters.files.unit_index import UnitRecord, is_key
+from converters.files.unit_index import UnitRecord
 from converters.masks.indexed_source import Found, IndexedSource, RegionList
 from converters.masks.options import (
     Treatment,
@@ -27,9 +26,6 @@ from converters.masks.options import (
     first_folder,
 )
 from converters.masks.source import MaskSourceInfo, WantedFile
-from samtok_data import masks
-from samtok_data.errors import RecordError
-from samtok_data.masks import RLE
 from samtok_data.pictures import read_picture
 from samtok_data.rejects import Reject
 from samtok_data.storage import Folder
@@ -143,22 +139,8 @@ class CocoInstancesReader:
             yield image
             return
         found = RegionList(str(record.key), self.min_area, self.masks_per_image, self.seed)
-        for place, annotation in enumerate(record.annotations):
-            self._add(found, annotation, image, place)
+        where = {"image": image.file_name}
+        found.add_annotations(record.annotations, where, image.height, image.width, crowds=self.crowd == "keep")
         yield from found.image(
             image.file_name, image.height, image.width, partial(self.opener, image.file_name, image.height, image.width)
         )
-
-    def _add(self, found: RegionList, annotation: Any, image: CocoImage, place: int) -> None:
-        where = {"image": image.file_name, "annotation": annotation}
-        if not isinstance(annotation, Mapping) or not is_key(annotation.get("id")):
-            error = RecordError("record-invalid", f"annotation: expected an object with an id, got {annotation!r:.100}")
-            found.reject(f"annotation-{place}", where, error)
-        elif self.crowd == "keep" or not annotation.get("iscrowd"):
-            found.add(str(annotation["id"]), where, partial(_mask, annotation, image))
-
-
-def _mask(annotation: Mapping[str, Any], image: CocoImage) -> RLE:
-    if "segmentation" not in annotation:
-        raise RecordError("record-invalid", "annotation: expected a segmentation, got none")
-    return masks.read_segmentation(annotation["segmentation"], image.height, image.width)

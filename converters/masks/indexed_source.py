@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from PIL import Image
 
-from converters.files.unit_index import UnitIndex, UnitRecord
+from converters.files.unit_index import UnitIndex, UnitRecord, is_key
 from converters.masks.sampling import drawn
 from converters.masks.source import MaskedImage
 from samtok_data import masks
@@ -105,16 +105,52 @@ class RegionList:
             read: gives the mask; may raise RecordError.
         """
         try:
-            if region in self._ids:
-                raise RecordError("record-duplicate", f"{region}: a second mask of this id")
-            self._ids.add(region)
+            self._require_new(region)
             rle = read()
-            area = masks.area(rle)
-            if not area:
-                raise RecordError("mask-empty", f"{region}: no foreground pixel")
+            self._take(region, rle, masks.area(rle))
         except RecordError as error:
             self.reject(region, record, error)
-            return
+
+    def add_annotations(
+        self, annotations: Sequence[Any], where: Mapping[str, Any], height: int, width: int, *, crowds: bool = True
+    ) -> None:
+        """Adds the masks of COCO's annotations, all at once; one that is broken is a reject.
+
+        Args:
+            annotations: as a JSON parser returned them: objects with ``id`` and ``segmentation``.
+            where: what finds them in the source, for rejects.
+            height: rows of the image.
+            width: columns.
+            crowds: whether those with ``iscrowd`` are masks.
+        """
+        chosen = [(place, one) for place, one in enumerate(annotations) if crowds or not _is_crowd(one)]
+        fields = [one.get("segmentation") if isinstance(one, Mapping) else None for _, one in chosen]
+        read = masks.read_segmentations(fields, height, width)
+        for (place, annotation), mask in zip(chosen, read, strict=True):
+            record = {**where, "annotation": annotation}
+            if not isinstance(annotation, Mapping) or not is_key(annotation.get("id")):
+                message = f"annotation: expected an object with an id, got {annotation!r:.100}"
+                self.reject(f"annotation-{place}", record, RecordError("record-invalid", message))
+                continue
+            region = str(annotation["id"])
+            try:
+                self._require_new(region)
+                if "segmentation" not in annotation:
+                    raise RecordError("record-invalid", "annotation: expected a segmentation, got none")
+                if isinstance(mask, RecordError):
+                    raise mask
+                self._take(region, *mask)
+            except RecordError as error:
+                self.reject(region, record, error)
+
+    def _require_new(self, region: str) -> None:
+        if region in self._ids:
+            raise RecordError("record-duplicate", f"{region}: a second mask of this id")
+        self._ids.add(region)
+
+    def _take(self, region: str, rle: RLE, area: int) -> None:
+        if not area:
+            raise RecordError("mask-empty", f"{region}: no foreground pixel")
         if area >= self.min_area:
             self.regions.append(Region(region, rle))
 
@@ -138,3 +174,10 @@ class RegionList:
         chosen = drawn(self.regions, self.masks_per_image, seed=self.seed, key=self.scene)
         if chosen:
             yield MaskedImage(Scene(self.scene, name, height, width, tuple(chosen), ()), opened, archive)
+
+
+def _is_crowd(annotation: Any) -> bool:
+    """Whether it is a sound annotation of a crowd; one that is not is to be rejected."""
+    if not isinstance(annotation, Mapping) or not is_key(annotation.get("id")):
+        return False
+    return bool(annotation.get("iscrowd"))

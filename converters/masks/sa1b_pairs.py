@@ -12,11 +12,8 @@ from typing import IO, Any
 from PIL import Image
 
 from converters.files.coco_files import is_side
-from converters.files.unit_index import is_key
 from converters.masks.indexed_source import Found, RegionList
-from samtok_data import masks
 from samtok_data.errors import RecordError, SetupError
-from samtok_data.masks import RLE
 from samtok_data.rejects import Reject
 
 # SA-1B's own are below 10 MB and 1 MB. A larger file is a reject and is not read.
@@ -68,13 +65,7 @@ def read_pair(
         yield Reject.of(error, scene, dict(where))
         return
     found = RegionList(scene, wanted.min_area, wanted.masks_per_image, wanted.seed)
-    for place, annotation in enumerate(annotations):
-        record = {**where, "annotation": annotation}
-        if not isinstance(annotation, Mapping) or not is_key(annotation.get("id")):
-            error = RecordError("record-invalid", f"annotation: expected an object with an id, got {annotation!r:.100}")
-            found.reject(f"annotation-{place}", record, error)
-        else:
-            found.add(str(annotation["id"]), record, partial(_mask, annotation, height, width))
+    found.add_annotations(annotations, where, height, width)
     yield from found.image(image, height, width, partial(opener, image, height, width), archive=archive)
 
 
@@ -91,12 +82,6 @@ def _parsed(text: bytes) -> tuple[int, int, list[Any]]:
     if not is_side(height) or not is_side(width):
         raise RecordError("record-invalid", f"image: expected height and width in pixels, got {height!r} and {width!r}")
     return height, width, annotations
-
-
-def _mask(annotation: Mapping[str, Any], height: int, width: int) -> RLE:
-    if "segmentation" not in annotation:
-        raise RecordError("record-invalid", "annotation: expected a segmentation, got none")
-    return masks.read_segmentation(annotation["segmentation"], height, width)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

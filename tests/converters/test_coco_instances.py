@@ -119,6 +119,15 @@ def test_annotations_without_segmentation_or_id_are_rejects(tmp_path: Path) -> N
     assert reasons(rejects) == [("1/11", "record-invalid"), ("1/annotation-2", "record-invalid")]
 
 
+def test_a_crowd_that_is_left_out_is_still_checked_for_its_id_and_keeps_the_places(tmp_path: Path) -> None:
+    nameless = {name: value for name, value in crowd(13, 1).items() if name != "id"}
+    broken = coco_annotation(14, 1, segmentation=[])
+    write_coco(tmp_path, [coco_image(1)], [crowd(12, 1), crowd(12, 1), broken, nameless, coco_annotation(12, 1)])
+    (image,), rejects = read_all(open_coco(tmp_path, crowd="skip"))
+    assert areas(image) == {"12": 100}
+    assert reasons(rejects) == [("1/14", "mask-empty"), ("1/annotation-3", "record-invalid")]
+
+
 def test_annotations_of_no_image_are_one_reject_a_key(tmp_path: Path) -> None:
     others = [
         coco_annotation(20, 2),
