@@ -1,4 +1,4 @@
-"""The Ray actor that owns units, and the loop that hands them out.
+"""The Ray actors that own units, and the loop that hands units out.
 
 Ray does the scheduling: it restarts an actor that died and runs its unit again, and asks an autoscaler for nodes
 where actors do not fit. Tried against Ray Data over units; docs/design.md has the figures.
@@ -6,53 +6,46 @@ where actors do not fit. Tried against Ray Data over units; docs/design.md has t
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+import contextlib
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import Any, Self
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayActorError
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from pipelines.work import Job, UnitWork, software
-from samtok_data.errors import SetupError
+from pipelines.cluster import Layout
+from pipelines.encoders import CALLS_AT_ONCE, MAX_RETRIES, EncoderActor, RemoteTokenizer, TokenizerOrder, setup_errors
+from pipelines.work import Job, Tokenizer, UnitWork
 from samtok_data.outputs import UnitEntry
 
-if TYPE_CHECKING:
-    from tokenizer_model import MaskTokenizer
+logger = logging.getLogger(__name__)
 
-# How often one unit is run again when its actor dies. Restarts of actors are not counted: on nodes that come and go,
-# an actor may well die often without a fault of its own.
-MAX_RETRIES = 3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenizerOrder:
-    """What an actor computes with; one that finds something else refuses to work.
-
-    Attributes:
-        spec: as ``--tokenizer`` takes it.
-        sha256: of its weights as the driver read them.
-        precision: ``fp32`` or ``bf16``.
-        device: ``cuda`` or ``cpu``.
-        software: versions on the driver, as they stand in the run's fingerprint.
-    """
-
-    spec: str
-    sha256: str
-    precision: Literal["fp32", "bf16"]
-    device: Literal["cuda", "cpu"]
-    software: Mapping[str, str]
+# Seconds without any actor after which the run says what it waits for: Ray itself says nothing of groups.
+PATIENCE = 60
+# Seconds that encoders are given to say what they did, when all is done.
+_LAST_WORDS = 10
+_OPTIONS: dict[str, Any] = {"max_restarts": -1, "max_task_retries": MAX_RETRIES}
 
 
 class UnitActor:
-    """Holds a tokenizer and runs units, one after the other."""
+    """Runs units, one after the other.
 
-    def __init__(self, order: TokenizerOrder, settings: Mapping[str, UnitWork]) -> None:
-        self.order, self.settings = order, settings
-        self._tokenizer: MaskTokenizer | None = None
+    Args:
+        order: of the tokenizer.
+        settings: of the units, by split.
+        encoder: actor that computes for this one; None: this one holds the tokenizer itself.
+    """
+
+    def __init__(self, order: TokenizerOrder, settings: Mapping[str, UnitWork], encoder: Any = None) -> None:
+        self.order, self.settings, self.encoder = order, settings, encoder
+        self._tokenizer: Tokenizer | None = None
 
     def ready(self) -> None:
-        """Opens the tokenizer.
+        """Opens the tokenizer, or waits until the encoder has.
 
         Not done by the constructor: Ray hands an error of a method to the driver whole, one of a constructor as text.
         """
@@ -64,90 +57,118 @@ class UnitActor:
             self._tokenizer = self._open()
         return job.split, self.settings[job.split].run_job(job, self._tokenizer)
 
-    def _open(self) -> MaskTokenizer:
-        import torch
-
-        from tokenizer_model import open_tokenizer
-
-        here = software()
-        if here != self.order.software:
-            differences = ", ".join(
-                f"{name} {here[name]} instead of {version}"
-                for name, version in self.order.software.items()
-                if here[name] != version
-            )
-            raise SetupError(f"a node has other software than the driver: {differences}; install the same everywhere")
-        # One thread on a CPU, whatever the machine: sums that are split over threads round differently, and
-        # the words must not depend on the number of cores or actors.
-        torch.set_num_threads(1)
-        tokenizer = open_tokenizer(self.order.spec, device=self.order.device, precision=self.order.precision)
-        found = tokenizer.identity.sha256
-        if found != self.order.sha256:
-            raise SetupError(
-                f"--tokenizer {self.order.spec}: a node holds other weights (sha256 {found[:12]}) than the driver "
-                f"({self.order.sha256[:12]}); give every node the same file, or an address that all of them reach"
-            )
-        return tokenizer
+    def _open(self) -> Tokenizer:
+        if self.encoder is None:
+            return self.order.open()
+        self.order.check_software()
+        return RemoteTokenizer(self.encoder)
 
 
-def run_jobs(
-    jobs: Iterable[Job],
-    order: TokenizerOrder,
-    settings: Mapping[str, UnitWork],
-    *,
-    actors: int,
-    num_gpus: float,
-) -> Generator[tuple[str, UnitEntry], None, None]:
-    """Runs units on actors; yields (split, manifest entry) in the order in which they are finished.
+class Crews:
+    """The actors of a run: made when a ``with`` block begins, gone when it ends.
 
-    An actor gets its first unit when it is ready, so actors that the cluster has no room for yet hold up nothing.
-    One unit is in flight for each actor, and jobs are drawn only when one is free: the driver's memory does not
-    grow with their number. The actors are gone when the generator is exhausted or closed.
+    An encoder and its feeders are one crew and lie on one node: their placement group is one bundle. Ray makes groups
+    when there is room for them, and asks an autoscaler for it; nothing here waits for a group.
 
-    Raises:
-        SetupError: the output cannot be written, the tokenizer cannot be opened, or a unit's actor died more often
-            than the unit is tried.
+    Args:
+        order: of the tokenizer.
+        settings: of the units, by split.
+        layout: how many actors, and what each holds.
     """
-    options: dict[str, Any] = {"max_restarts": -1, "max_task_retries": MAX_RETRIES}
-    actor_class: Any = ray.remote(num_cpus=1, num_gpus=num_gpus, **options)(UnitActor)
-    handles = [actor_class.remote(order, settings) for _ in range(actors)]
-    starting = {handle.ready.remote(): handle for handle in handles}
-    running: dict[Any, Any] = {}
-    waiting = iter(jobs)
-    job = next(waiting, None)
-    try:
-        while job is not None or running:
-            (done, *_), _ = ray.wait([*starting, *running], num_returns=1)
-            handle = starting.pop(done, None) or running.pop(done)
-            finished = ray.get(done)
-            if job is not None:
-                running[handle.run.remote(job)] = handle
-                job = next(waiting, None)
-            if finished is not None:
-                yield finished
-    except RayTaskError as error:
-        if isinstance(error.cause, SetupError):
-            raise SetupError(*error.cause.args) from error
-        raise
-    except RayActorError as error:
-        raise _death(error) from error
-    finally:
-        for handle in handles:
+
+    def __init__(self, order: TokenizerOrder, settings: Mapping[str, UnitWork], layout: Layout) -> None:
+        self.order, self.settings, self.layout = order, settings, layout
+        self._groups: list[PlacementGroup] = []
+        self._encoders: list[Any] = []
+        self._encoder_of: dict[Any, Any] = {}  # by the handles of those who run units
+        self._started: set[Any] = set()
+
+    def __enter__(self) -> Self:
+        for feeders in self.layout.crews:
+            if feeders:
+                self._add_crew(feeders)
+            else:
+                options = {"num_cpus": self.layout.cpus, "num_gpus": self.layout.share, **_OPTIONS}
+                actor: Any = ray.remote(**options)(UnitActor)
+                self._encoder_of[actor.remote(self.order, self.settings)] = None
+        return self
+
+    def _add_crew(self, feeders: int) -> None:
+        layout = self.layout
+        bundle = {"CPU": round(layout.cpus * (1 + feeders), 4), **({"GPU": layout.share} if layout.share else {})}
+        group = placement_group([bundle], strategy="STRICT_PACK")
+        self._groups.append(group)
+        options = {
+            "num_cpus": layout.cpus,
+            "scheduling_strategy": PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=0),
+            **_OPTIONS,
+        }
+        own = {"num_gpus": layout.share, "max_concurrency": CALLS_AT_ONCE}
+        holder: Any = ray.remote(**options, **own)(EncoderActor)
+        encoder = holder.remote(self.order)
+        self._encoders.append(encoder)
+        feeder: Any = ray.remote(**options)(UnitActor)
+        for _ in range(feeders):
+            self._encoder_of[feeder.remote(self.order, self.settings, encoder)] = encoder
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for handle in [*self._encoder_of, *self._encoders]:
             ray.kill(handle)
+        for group in self._groups:
+            remove_placement_group(group)
 
+    def run(self, jobs: Iterable[Job]) -> Iterator[tuple[str, UnitEntry]]:
+        """Runs units; yields (split, manifest entry) in the order in which they are finished.
 
-def _death(error: RayActorError) -> SetupError:
-    """An actor that could not be made, or that died with one unit too often."""
-    text = str(error)
-    if "creation task" in text:
-        last = text.strip().splitlines()[-1].strip()
-        return SetupError(
-            f"An actor could not start: {last}. samtok-data must be installed on every node of the cluster"
+        An actor gets its first unit when it is ready, so actors that the cluster has no room for yet hold up nothing.
+        One unit is in flight for each actor, and jobs are drawn only when one is free: the driver's memory does not
+        grow with their number.
+
+        Raises:
+            SetupError: the output cannot be written, the tokenizer cannot be opened, or an actor died more often than
+                its unit, or its call, is tried.
+        """
+        starting = {handle.ready.remote(): handle for handle in self._encoder_of}
+        running: dict[Any, Any] = {}
+        waiting = iter(jobs)
+        job = next(waiting, None)
+        patience: float | None = PATIENCE
+        with setup_errors():
+            while job is not None or running:
+                done, _ = ray.wait([*starting, *running], num_returns=1, timeout=patience)
+                patience = None
+                if not done:
+                    self._say_what_is_wanted()
+                    continue
+                handle = starting.pop(done[0], None) or running.pop(done[0])
+                finished = ray.get(done[0])
+                self._started.add(self._encoder_of[handle])
+                if job is not None:
+                    running[handle.run.remote(job)] = handle
+                    job = next(waiting, None)
+                if finished is not None:
+                    yield finished
+
+    def usage(self) -> list[dict[str, float]]:
+        """What each encoder did since it was started, as ``EncoderActor.usage``; of those that can be asked."""
+        calls = [encoder.usage.remote() for encoder in self._encoders if encoder in self._started]
+        done, _ = ray.wait(calls, num_returns=len(calls), timeout=_LAST_WORDS) if calls else ([], [])
+        found = []
+        for call in done:
+            with contextlib.suppress(RayActorError):  # it died after its last call
+                found.append(ray.get(call))
+        return found
+
+    def _say_what_is_wanted(self) -> None:
+        layout = self.layout
+        gpus = f" and {layout.share:g} GPU" if layout.share else ""
+        cpus = layout.cpus * (1 + layout.crews[0])
+        logger.warning(
+            "No actor has started after %d s: each needs a node with %g CPUs%s free%s.",
+            PATIENCE,
+            cpus,
+            gpus,
+            ", fewer with a smaller --feeders" if layout.crews[0] else "",
         )
-    detail = next((line.strip() for line in text.splitlines() if "exit" in line), text.splitlines()[0]).partition(
-        ". Some "
-    )[0]
-    return SetupError(
-        f"An actor died {MAX_RETRIES + 1} times at the same work; too little memory is the usual cause. Finished "
-        f"shards are kept: mend the cause and run again to resume. Ray says: {detail[:300]}"
-    )

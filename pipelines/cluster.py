@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import re
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, TextIO
 
 import ray
-import torch
 
 from pipelines.config import RunConfig
 from samtok_data.errors import SetupError
 
 logger = logging.getLogger(__name__)
+
+# Processes that read and write for each GPU: the most where nothing else is asked for, as one encoder cannot take more
+# than so many bring, and how many where no node with a GPU is there yet that could be asked for its cores.
+_MOST_FEEDERS = 16
+_FEEDERS_UNSEEN = 3
 
 _COLOUR = re.compile(r"\x1b\[\d+m")
 # What Ray puts before each line of a process that is no part of the cluster itself.
@@ -42,11 +48,27 @@ def ray_session(shown: tuple[str, ...] = ()) -> Iterator[None]:
                 ray.shutdown()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """The actors that a run asks for.
+
+    Attributes:
+        crews: for each actor that holds a tokenizer the number of its feeders, which run units for it; 0: it runs units
+            itself.
+        share: GPUs of each that holds a tokenizer.
+        cpus: that every actor holds.
+    """
+
+    crews: tuple[int, ...]
+    share: float
+    cpus: float = 1.0
+
+
 def gpu_share(config: RunConfig) -> float:
     """GPUs that each actor holds; 0 where the actors compute on CPUs. Joins the cluster if that must be asked.
 
     Raises:
-        SetupError: the settings ask for bf16 without a GPU, or the cluster does not answer.
+        SetupError: the settings ask for what only GPUs have, or the cluster does not answer.
     """
     if config.num_gpus_per_actor is not None:
         share = config.num_gpus_per_actor
@@ -54,20 +76,28 @@ def gpu_share(config: RunConfig) -> float:
         start_cluster(config)
         share = 1.0 if ray.cluster_resources().get("GPU") else 0.0
     else:
+        import torch
+
         share = 1.0 if torch.cuda.is_available() else 0.0
     if config.precision == "bf16" and not share:
         raise SetupError("--precision bf16 needs a GPU; leave it away to run in fp32 on CPUs")
+    if config.feeders is not None and not share:
+        raise SetupError("--feeders is for runs on GPUs; on CPUs --actors says how many processes there are")
     return share
 
 
-def start_cluster(config: RunConfig) -> None:
+def start_cluster(config: RunConfig, share: float = 0.0) -> None:
     """Joins the cluster of the settings, or starts one here; nothing happens where the process is in one already.
+
+    Args:
+        config: the settings.
+        share: GPUs of each actor.
 
     Raises:
         SetupError: nothing answers at the address.
     """
     # Room for the actors that were asked for, even on fewer cores; else Ray counts the cores itself.
-    join_cluster(config.address, num_cpus=config.actors)
+    join_cluster(config.address, num_cpus=None if share else config.actors)
 
 
 def join_cluster(address: str | None, *, num_cpus: int | None = None, with_output: bool = False) -> None:
@@ -98,26 +128,48 @@ def join_cluster(address: str | None, *, num_cpus: int | None = None, with_outpu
         ) from error
 
 
-def num_actors(config: RunConfig, share: float, units: int) -> int:
-    """How many actors to ask for.
+def plan_crews(config: RunConfig, share: float, units: int) -> Layout:
+    """Which actors to ask for: where there are GPUs crews of an encoder and its feeders, else actors on CPUs.
 
     Args:
-        config: may say.
-        share: GPUs of each.
+        config: may say how many.
+        share: GPUs of each that holds a tokenizer.
         units: more actors than that would idle.
 
     Raises:
         SetupError: the cluster has no GPU, and no autoscaler could bring one.
     """
-    resources = ray.cluster_resources()
-    gpus, cpus = resources.get("GPU", 0.0), resources.get("CPU", 1.0)
-    if share and not gpus and _address(config) is None:
-        raise SetupError(f"--num-gpus-per-actor {share:g}: this machine has no GPU; give 0 to run on CPUs")
-    fitting = max(1, int(min(cpus, gpus / share) if share else cpus))
-    wanted = min(config.actors or fitting, units)
-    if wanted > fitting or (share and not gpus):
-        logger.warning("The cluster has room for %d of %d actors now; the others join when it grows.", fitting, wanted)
-    return wanted
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    shares = [_shares(node, share) for node in nodes]
+    if share and not sum(shares) and _address(config) is None:
+        gpus = sum(node.get("GPU", 0.0) for node in nodes)
+        found = f"only {gpus:g} of them; give fewer, or" if gpus else "no GPU; give"
+        raise SetupError(f"--num-gpus-per-actor {share:g}: this machine has {found} 0 to run on CPUs")
+    wanted = min(config.actors or max(1, sum(shares)), units)
+    if wanted > sum(shares):
+        logger.warning(
+            "The cluster has room for %d of %d actors now; the others join when it grows.", sum(shares), wanted
+        )
+    if not share:
+        return Layout(crews=(0,) * wanted, share=0.0)
+    cores = min(
+        (node.get("CPU", 1.0) / number for node, number in zip(nodes, shares, strict=True) if number), default=None
+    )
+    feeders = config.feeders or _usual_feeders(cores)
+    # So that a crew has room beside its GPU however many feeders were asked for.
+    cpus = 1.0 if cores is None else min(1.0, math.floor(1e4 * cores / (1 + feeders)) / 1e4)
+    crews = tuple(min(feeders, len(range(crew, units, wanted))) for crew in range(wanted))
+    return Layout(crews=crews, share=share, cpus=cpus)
+
+
+def _shares(node: Mapping[str, float], share: float) -> int:
+    """Actors that a node has room for: by its GPUs, or by its cores where they hold none."""
+    return int(node.get("GPU", 0.0) / share + 1e-6) if share else int(node.get("CPU", 0.0))
+
+
+def _usual_feeders(cores: float | None) -> int:
+    """Of each encoder that has so many cores of its node to itself and its feeders; None: no such node is there."""
+    return _FEEDERS_UNSEEN if cores is None else max(1, min(_MOST_FEEDERS, int(cores) - 1))
 
 
 def _address(config: RunConfig) -> str | None:

@@ -39,7 +39,10 @@ class RunConfig:
         seed: of the wording, and of the masks and frames that a source draws.
         max_reject_rate: rejected fraction of all records, 0..1, above which the run ends with an error.
         measure_iou: decode every word again and store its IoU with the mask.
-        actors: number of actors; None: one for each GPU of the cluster, or for each CPU where it has none.
+        actors: number of processes that hold the tokenizer; None: one for each GPU of the cluster, or for each CPU
+            where it has none.
+        feeders: processes that read and write for each of these on GPUs; None: the cores of a node divided by what it
+            has room for, less one, at most 16.
         num_gpus_per_actor: GPUs that an actor holds, may be a fraction; None: 1 where the cluster has GPUs, else 0.
         address: of a running Ray cluster; None: Ray starts one on this machine.
         overwrite: delete an earlier run's output instead of resuming it.
@@ -65,13 +68,14 @@ class RunConfig:
     max_reject_rate: float = 0.05
     measure_iou: bool = False
     actors: int | None = None
+    feeders: int | None = None
     num_gpus_per_actor: float | None = None
     address: str | None = None
     overwrite: bool = False
     retry_images: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("samples_per_shard", "images_per_file", "limit", "actors"):
+        for name in ("samples_per_shard", "images_per_file", "limit", "actors", "feeders"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise SetupError(f"{_option(name)} should be at least 1, got {value}")

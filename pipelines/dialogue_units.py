@@ -1,6 +1,6 @@
 """One unit of dialogues, from its records to a finished shard. Knows nothing of Ray.
 
-records --Converter.scenes--> Scenes --threads: image, views, prompts--> batches --tokenizer--> samples --> shard
+records --Converter.scenes--> Scenes --threads: image, views, masks--> batches --a thread: network--> samples --> shard
                 rejects <--------+-------------------+
 """
 
@@ -15,9 +15,8 @@ from typing import Any, Literal
 from PIL import Image
 
 from converters.dialogues.source import Converter, Payload, Suffix
-from pipelines.images import LoadedImage, ahead, batches, image_bytes, load_image
-from pipelines.work import Job, Tokenizer
-from samtok_data import masks
+from pipelines.images import ahead, batches, beside, image_bytes, load_image
+from pipelines.work import Job, Tokenizer, codes_of
 from samtok_data.errors import RecordError
 from samtok_data.masks import RLE
 from samtok_data.outputs import SplitOutput, UnitEntry
@@ -28,7 +27,7 @@ from samtok_data.shards import pack
 from samtok_data.storage import Folder
 from samtok_data.words import MaskVocabulary
 
-THREADS = 4
+THREADS = 4  # of which most time is spent outside of Python, in decoding and resizing
 SCENES_AHEAD = 16
 # Scenes that are tokenised together. A constant: the batch decides the rounding of the last bits, and with
 # it, rarely, a code; so it must not depend on memory, timing or the number of workers.
@@ -81,13 +80,17 @@ def run_unit(index: int, payload: Payload, settings: DialogueUnits, tokenizer: T
     num_images = num_masks = 0
     scenes = _set_aside(settings.converter.scenes(payload), rejects)
     suffix = settings.converter.info.image_suffix
-    prepare = partial(_prepare, folder=settings.images_root, suffix=suffix, tokenizer=tokenizer)
+    is_embedded = settings.images == "embed"
+    prepare = partial(
+        _prepare, folder=settings.images_root, suffix=suffix, tokenizer=tokenizer, is_embedded=is_embedded
+    )
     prepared = _usable(ahead(prepare, scenes, threads=THREADS, limit=SCENES_AHEAD), rejects)
-    for batch in batches(prepared, SCENES_PER_BATCH):
-        for scene, tokenized in zip(batch, _tokenize(batch, tokenizer, settings.measure_iou), strict=True):
+    tokenize = partial(_tokenize, tokenizer=tokenizer, measure_iou=settings.measure_iou)
+    for batch in beside(tokenize, batches(prepared, SCENES_PER_BATCH)):
+        for scene, tokenized in batch:
             num_images += 1
             num_masks += len(tokenized)
-            samples += _samples(scene, tokenized, settings, tokenizer.vocabulary)
+            samples += _samples(scene, tokenized, settings.output, tokenizer.vocabulary)
     if len(samples) + len(rejects) != records:
         raise RuntimeError(f"unit {index}: {len(samples)} samples and {len(rejects)} rejects from {records} records")
     return settings.output.commit(
@@ -113,12 +116,15 @@ class _ViewJob:
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
-    """A scene up to the network: its sound dialogues, its pictures, and the rejects on the way."""
+    """A scene up to the network: its sound dialogues, its embedded pictures, and the rejects on the way.
+
+    Attributes:
+        members: by view, the suffix and bytes of its encoded picture; empty where images are not embedded.
+    """
 
     scene: Scene
     dialogues: tuple[Dialogue, ...]
-    image: LoadedImage
-    pictures: Mapping[str, Image.Image]
+    members: Mapping[str, tuple[str, bytes]]
     jobs: tuple[_ViewJob, ...]
     rejects: tuple[Reject, ...]
 
@@ -131,7 +137,9 @@ def _set_aside(found: Iterable[Scene | Reject], rejects: list[Reject]) -> Iterat
             yield one
 
 
-def _prepare(scene: Scene, *, folder: Folder, suffix: Suffix, tokenizer: Tokenizer) -> _Prepared | list[Reject]:
+def _prepare(
+    scene: Scene, *, folder: Folder, suffix: Suffix, tokenizer: Tokenizer, is_embedded: bool
+) -> _Prepared | list[Reject]:
     """Reads the image, cuts views and masks. Runs in a thread; only rejects where the image cannot be used."""
     try:
         image = load_image(folder, scene.image, scene.height, scene.width, suffix)
@@ -162,7 +170,10 @@ def _prepare(scene: Scene, *, folder: Folder, suffix: Suffix, tokenizer: Tokeniz
         for dialogue in scene.dialogues
         if faults[dialogue.key]
     )
-    return _Prepared(scene, sound, image, pictures, tuple(jobs), rejects)
+    shown = dict.fromkeys(view for dialogue in sound for view in dialogue.views) if is_embedded else {}
+    whole = {view.id for view in scene.views if view.is_whole}
+    members = {view: (image.suffix, image.data) if view in whole else ("png", _png(pictures[view])) for view in shown}
+    return _Prepared(scene, sound, members, tuple(jobs), rejects)
 
 
 def _usable(found: Iterable[_Prepared | list[Reject]], rejects: list[Reject]) -> Iterator[_Prepared]:
@@ -192,46 +203,36 @@ def mended(rejects: Iterable[Reject], images_root: Folder) -> bool:
 
 
 def _tokenize(
-    batch: Sequence[_Prepared], tokenizer: Tokenizer, measure_iou: bool
-) -> list[dict[MaskRef, TokenizedMask]]:
-    """Every (view, region) of some scenes, each once."""
-    jobs = [job for scene in batch for job in scene.jobs]
-    prepared = [job.prepared for job in jobs]
-    codes, decoded = (
-        tokenizer.reconstruct_prepared(prepared) if measure_iou else (tokenizer.encode_prepared(prepared), None)
-    )
-    results: list[dict[MaskRef, TokenizedMask]] = []
-    place = 0
+    batch: Sequence[_Prepared], *, tokenizer: Tokenizer, measure_iou: bool
+) -> list[tuple[_Prepared, dict[MaskRef, TokenizedMask]]]:
+    """Some scenes, each with every (view, region) of it, once."""
+    prepared = [job.prepared for scene in batch for job in scene.jobs]
+    found = codes_of(prepared, tokenizer, measure_iou=measure_iou)
+    results = []
     for scene in batch:
-        results.append({})
+        tokenized: dict[MaskRef, TokenizedMask] = {}
         for job in scene.jobs:
-            for row, (pair, rle) in enumerate(zip(job.pairs, job.rles, strict=True)):
-                # Rounded, so that the shard's bytes do not carry noise of the last digits.
-                iou = (
-                    None
-                    if decoded is None
-                    else round(masks.intersection_over_union(masks.decode(rle), decoded[place][row]), 4)
-                )
-                results[-1][pair] = TokenizedMask(tuple(int(code) for code in codes[place][row]), rle, iou)
-            place += 1
+            for pair, rle, (codes, iou) in zip(job.pairs, job.rles, next(found), strict=True):
+                tokenized[pair] = TokenizedMask(codes, rle, iou)
+        results.append((scene, tokenized))
     return results
 
 
 def _samples(
     prepared: _Prepared,
     tokenized: Mapping[MaskRef, TokenizedMask],
-    settings: DialogueUnits,
+    output: SplitOutput,
     vocabulary: MaskVocabulary,
 ) -> list[Sample]:
     return [
         build_sample(
             prepared.scene,
             dialogue,
-            dataset=settings.output.dataset,
-            split=settings.output.split,
+            dataset=output.dataset,
+            split=output.split,
             tokenized=tokenized,
             vocabulary=vocabulary,
-            images=_members(prepared, dialogue) if settings.images == "embed" else {},
+            images=_members(prepared, dialogue) if prepared.members else {},
         )
         for dialogue in prepared.dialogues
     ]
@@ -239,17 +240,17 @@ def _samples(
 
 def _members(prepared: _Prepared, dialogue: Dialogue) -> dict[str, bytes]:
     """Encoded pictures by member suffix: the whole image as it is on disk, a crop as PNG (lossless)."""
-    whole = {view.id for view in prepared.scene.views if view.is_whole}
     members: dict[str, bytes] = {}
     for place, view in enumerate(dialogue.views):
-        prefix = f"{place}." if place else ""
-        if view in whole:
-            members[prefix + prepared.image.suffix] = prepared.image.data
-        else:
-            buffer = io.BytesIO()
-            prepared.pictures[view].save(buffer, "PNG")
-            members[f"{prefix}png"] = buffer.getvalue()
+        suffix, data = prepared.members[view]
+        members[f"{place}.{suffix}" if place else suffix] = data
     return members
+
+
+def _png(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def with_masks_first(samples: Sequence[Sample]) -> list[Sample]:

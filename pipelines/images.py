@@ -81,6 +81,12 @@ def ahead(function: Callable[[Item], Result], items: Iterable[Item], *, threads:
             yield waiting.popleft().result()
 
 
+def beside(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Results of a function in the items' order, one computed at a time, while the caller draws the next item and uses
+    the last result."""
+    return ahead(function, items, threads=1, limit=1)
+
+
 def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     """Items in lists of so many; the last may have fewer."""
     batch: list[Item] = []

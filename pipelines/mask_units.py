@@ -1,7 +1,7 @@
 """One unit of a mask source, from its files to a finished table. Knows nothing of Ray.
 
-records --PortableSource.read_record--> MaskedImages --threads: picture, prompts--> batches --tokenizer--> rows
-                rejects <--------------------+----------------+                                       table <---+
+records --PortableSource.read_record--> MaskedImages --threads: picture, masks--> batches --a thread: network--> rows
+                rejects <--------------------+----------------+                                            table <---+
 """
 
 from __future__ import annotations
@@ -13,23 +13,17 @@ from functools import partial
 from typing import Any
 
 from converters.masks.source import MaskedImage, PortableSource
-from pipelines.images import ahead, batches
-from pipelines.work import Job, Tokenizer
-from samtok_data import masks
+from pipelines.images import ahead, batches, beside
+from pipelines.work import Job, Tokenizer, codes_of
 from samtok_data.errors import RecordError
 from samtok_data.mask_table import MaskRow, MaskTableWriter
-from samtok_data.masks import RLE
 from samtok_data.outputs import SplitOutput, UnitEntry
 from samtok_data.rejects import Reject
 
-THREADS = 4
+THREADS = 4  # of which most time is spent outside of Python, in decoding and resizing
 IMAGES_AHEAD = 16
-# Constants, for the batch decides the rounding of the last bits and with it, rarely, a code.
+# A constant, for the batch decides the rounding of the last bits and with it, rarely, a code.
 IMAGES_PER_BATCH = 8
-# Masks of an image that are tokenised together: an image of SA-1B may have hundreds, and decoded they are large.
-MASKS_AT_ONCE = 128
-# Pixels of decoded masks, a byte each, that are held at once where they are measured. Depends on the images alone, too.
-PIXELS_AT_ONCE = 1 << 28
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,10 +62,11 @@ class MaskUnits:
         found = _set_aside(self._read(job.payload["records"]), rejects)
         chosen = found if self.limit is None else itertools.islice(found, self.limit)
         prepared = ahead(partial(_prepare, tokenizer=tokenizer), chosen, threads=THREADS, limit=IMAGES_AHEAD)
-        for batch in batches(_usable(prepared, rejects), IMAGES_PER_BATCH):
-            for rows in _rows(batch, tokenizer, self.source.name, self.measure_iou):
+        tokenize = partial(_tokenize, tokenizer=tokenizer, measure_iou=self.measure_iou)
+        for batch in beside(tokenize, batches(_usable(prepared, rejects), IMAGES_PER_BATCH)):
+            for image, found_n in batch:
                 images += 1
-                writer.add(rows)
+                writer.add(_rows(image, found_n, self.source.name))
         return self.output.commit(
             job.index,
             content=writer.finish(),
@@ -89,18 +84,16 @@ class MaskUnits:
             yield from self.source.read_record(record)
 
 
-# Some masks of an image, with the tokenizer's own input.
-_Part = tuple[tuple[RLE, ...], Any]
-# Codes of a mask, and its IoU where that is measured.
-_Found = tuple[tuple[int, ...], float | None]
+# Codes of each mask of an image, and its IoU where that is measured.
+_Found = list[tuple[tuple[int, ...], float | None]]
 
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
-    """An image up to the network: its masks in runs of ``MASKS_AT_ONCE``."""
+    """An image up to the network."""
 
     image: MaskedImage
-    parts: tuple[_Part, ...]
+    prepared: Any
 
 
 def _set_aside(found: Iterable[MaskedImage | Reject], rejects: list[Reject]) -> Iterator[MaskedImage]:
@@ -130,9 +123,7 @@ def _prepare(image: MaskedImage, *, tokenizer: Tokenizer) -> _Prepared | Reject:
         picture = image.open()
     except RecordError as error:
         return Reject.of(error, image.scene.id, _place_of(image))
-    rles = [region.rle for region in image.scene.regions]
-    runs = [tuple(rles[start : start + MASKS_AT_ONCE]) for start in range(0, len(rles), MASKS_AT_ONCE)]
-    return _Prepared(image, tuple((run, tokenizer.prepare(picture, run)) for run in runs))
+    return _Prepared(image, tokenizer.prepare(picture, [region.rle for region in image.scene.regions]))
 
 
 def _usable(found: Iterable[_Prepared | Reject], rejects: list[Reject]) -> Iterator[_Prepared]:
@@ -143,53 +134,27 @@ def _usable(found: Iterable[_Prepared | Reject], rejects: list[Reject]) -> Itera
             yield one
 
 
-def _rows(batch: Sequence[_Prepared], tokenizer: Tokenizer, source: str, measure_iou: bool) -> Iterator[list[MaskRow]]:
-    """The rows of each image of a batch."""
-    found = _measured(batch, tokenizer) if measure_iou else _encoded(batch, tokenizer)
-    for one in batch:
-        scene = one.image.scene
-        yield [
-            MaskRow(
-                source=source,
-                image=scene.image,
-                scene=scene.id,
-                region=region.id,
-                rle=region.rle,
-                codes=codes,
-                archive=one.image.archive,
-                frame=one.image.frame,
-                iou=iou,
-            )
-            for region, (codes, iou) in zip(scene.regions, itertools.islice(found, len(scene.regions)), strict=True)
-        ]
+def _tokenize(
+    batch: Sequence[_Prepared], *, tokenizer: Tokenizer, measure_iou: bool
+) -> list[tuple[MaskedImage, _Found]]:
+    """The images of a batch, each with what is found of its masks. Pixels are let go here."""
+    found = codes_of([one.prepared for one in batch], tokenizer, measure_iou=measure_iou)
+    return [(one.image, of_image) for one, of_image in zip(batch, found, strict=True)]
 
 
-def _encoded(batch: Sequence[_Prepared], tokenizer: Tokenizer) -> Iterator[_Found]:
-    """Codes of every mask of a batch."""
-    for codes_nL in tokenizer.encode_prepared([prepared for one in batch for _, prepared in one.parts]):
-        yield from ((tuple(codes), None) for codes in codes_nL.tolist())
-
-
-def _measured(batch: Sequence[_Prepared], tokenizer: Tokenizer) -> Iterator[_Found]:
-    """The same, with the IoU of every mask and what its word decodes to. Decoded masks are as large as the image."""
-    for group in _groups([part for one in batch for part in one.parts]):
-        codes, decoded = tokenizer.reconstruct_prepared([prepared for _, prepared in group])
-        for (rles, _), codes_nL, masks_nHW in zip(group, codes, decoded, strict=True):
-            for rle, of_mask, mask_HW in zip(rles, codes_nL.tolist(), masks_nHW, strict=True):
-                # Rounded, so that the table's bytes do not carry noise of the last digits.
-                yield tuple(of_mask), round(masks.intersection_over_union(masks.decode(rle), mask_HW), 4)
-
-
-def _groups(parts: Sequence[_Part]) -> Iterator[list[_Part]]:
-    """Neighbours, as many as ``PIXELS_AT_ONCE`` allows, at least one."""
-    group: list[_Part] = []
-    pixels = 0
-    for part in parts:
-        own = sum(rle.height * rle.width for rle in part[0])
-        if group and pixels + own > PIXELS_AT_ONCE:
-            yield group
-            group, pixels = [], 0
-        group.append(part)
-        pixels += own
-    if group:
-        yield group
+def _rows(image: MaskedImage, found_n: _Found, source: str) -> list[MaskRow]:
+    scene = image.scene
+    return [
+        MaskRow(
+            source=source,
+            image=scene.image,
+            scene=scene.id,
+            region=region.id,
+            rle=region.rle,
+            codes=codes,
+            archive=image.archive,
+            frame=image.frame,
+            iou=iou,
+        )
+        for region, (codes, iou) in zip(scene.regions, found_n, strict=True)
+    ]

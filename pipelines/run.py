@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
@@ -11,11 +10,12 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from converters.dialogues.source import Unit
-from pipelines.actors import TokenizerOrder, run_jobs
+from pipelines.actors import Crews
 from pipelines.budget import Budget
-from pipelines.cluster import gpu_share, num_actors, ray_session, start_cluster
+from pipelines.cluster import gpu_share, plan_crews, ray_session, start_cluster
 from pipelines.config import RunConfig
 from pipelines.datasets import plan_work
+from pipelines.encoders import TokenizerOrder
 from pipelines.progress import Progress
 from pipelines.work import Job, SplitRun, Work, software
 from samtok_data.errors import SetupError
@@ -40,6 +40,8 @@ class Summary:
         seconds: of this run's tokenising.
         images_per_second: of this run.
         masks_per_second: of this run.
+        encoders: of a run on GPUs, what each encoder did: calls, images, masks, and the seconds in which it computed
+            (``busy_s``) and waited for its feeders (``idle_s``).
     """
 
     dataset: str
@@ -51,6 +53,7 @@ class Summary:
     seconds: float
     images_per_second: float
     masks_per_second: float
+    encoders: list[dict[str, float]]
 
     @property
     def json(self) -> dict[str, Any]:
@@ -96,6 +99,7 @@ class _Run:
         self.device: Literal["cuda", "cpu"] = "cuda" if share else "cpu"
         self.splits = work.split_runs(identity, self.device)
         self.finished: dict[str, frozenset[int]] = {}
+        self.encoders: list[dict[str, float]] = []
 
     @property
     def tokenizer(self) -> dict[str, str]:
@@ -112,18 +116,18 @@ class _Run:
         if not missing:
             budget.close()  # an earlier run may have ended here
             return progress
-        start_cluster(self.config)
-        actors = num_actors(self.config, self.share, len(missing))
+        start_cluster(self.config, self.share)
+        layout = plan_crews(self.config, self.share, len(missing))
         for split in self.splits:
             split.output.begin(split.fingerprint, overwrite=self.config.overwrite)
             self.work.begin(split)
         jobs = (Job(unit.split, unit.index, unit.records, self.work.payload(unit)) for _, unit in missing)
         settings = {split.output.split: self.work.units_of(split, self.identity) for split in self.splits}
-        results = run_jobs(jobs, self._order(), settings, actors=actors, num_gpus=self.share)
-        with progress, contextlib.closing(results):
-            for split_name, entry in results:
+        with progress, Crews(self._order(), settings, layout) as crews:
+            for split_name, entry in crews.run(jobs):
                 progress.add(entry, planned[split_name, entry.index])
                 budget.add(entry)
+            self.encoders = crews.usage()
         budget.close()
         return progress
 
@@ -157,6 +161,7 @@ class _Run:
             seconds=round(progress.seconds, 3) if progress.num_units else 0.0,
             images_per_second=round(progress.num_images / progress.seconds, 2),
             masks_per_second=round(progress.num_masks / progress.seconds, 2),
+            encoders=self.encoders,
         )
         if progress.num_units or not folder.exists(f"{HIDDEN}/summary.json"):
             folder.write(f"{HIDDEN}/summary.json", json.dumps(summary.json, indent=1).encode() + b"\n")

@@ -1,14 +1,15 @@
 """What ``samtok-data tokenize`` does, whichever output it makes: splits of units, and how one unit is run.
 
     Work        on the driver: the splits with their units, what each unit is made from     (DialogueWork, MaskWork)
-    UnitWork    in the actor: runs a unit                                             (DialogueUnits, MaskUnits)
+    UnitWork    in an actor: runs a unit                                              (DialogueUnits, MaskUnits)
+    Tokenizer   where that actor has it: in its own process, or in an encoder         (MaskTokenizer, RemoteTokenizer)
 
 Everything here is settled before the first file is written. Nothing here knows Ray.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Protocol
@@ -33,7 +34,7 @@ _SOFTWARE = ("torch", "sam2", "pillow", "pycocotools")
 
 
 class Tokenizer(Protocol):
-    """What a unit needs of ``tokenizer_model.MaskTokenizer``."""
+    """What a unit needs of ``tokenizer_model.MaskTokenizer``, wherever the network runs."""
 
     @property
     def vocabulary(self) -> MaskVocabulary:
@@ -48,11 +49,25 @@ class Tokenizer(Protocol):
         """Codes (regions, depth) of every prepared image."""
         ...
 
-    def reconstruct_prepared(
+    def measure_prepared(
         self, prepared: Sequence[Any]
-    ) -> tuple[Sequence[NDArray[np.int64]], Sequence[NDArray[np.bool_]]]:
-        """Codes, and the masks (regions, height, width) that they decode to."""
+    ) -> tuple[Sequence[NDArray[np.int64]], Sequence[NDArray[np.float64]]]:
+        """Codes, and the IoU of each mask with what its word decodes to, at the image's size."""
         ...
+
+
+def codes_of(
+    prepared: Sequence[Any], tokenizer: Tokenizer, *, measure_iou: bool
+) -> Iterator[list[tuple[tuple[int, ...], float | None]]]:
+    """For each prepared image the codes of its masks, each with its IoU; None: not measured."""
+    if not measure_iou:
+        for codes_nL in tokenizer.encode_prepared(prepared):
+            yield [(tuple(codes), None) for codes in codes_nL.tolist()]
+        return
+    for codes_nL, ious_n in zip(*tokenizer.measure_prepared(prepared), strict=True):
+        # Rounded, so that the output's bytes do not carry noise of the last digits.
+        rounded = [round(iou, 4) for iou in ious_n.tolist()]
+        yield list(zip(map(tuple, codes_nL.tolist()), rounded, strict=True))
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,7 @@ def reference(cluster: None, bundled: Path, tmp_path_factory: pytest.TempPathFac
 
 
 class FakeTokenizer:
-    """Codes by checksum, masks all false; counts what it is asked for."""
+    """Codes by checksum, IoUs of 0; counts what it is asked for."""
 
     vocabulary = MaskVocabulary()
 
@@ -92,9 +92,8 @@ class FakeTokenizer:
         self.num_masks += sum(len(rles) for _, rles in prepared)
         return [np.array([self._codes(rle) for rle in rles], np.int64).reshape(-1, 2) for _, rles in prepared]
 
-    def reconstruct_prepared(self, prepared: Sequence[Any]) -> tuple[list[NDArray[np.int64]], list[NDArray[np.bool_]]]:
-        decoded = [np.zeros((len(rles), image.height, image.width), np.bool_) for image, rles in prepared]
-        return self.encode_prepared(prepared), decoded
+    def measure_prepared(self, prepared: Sequence[Any]) -> tuple[list[NDArray[np.int64]], list[NDArray[np.float64]]]:
+        return self.encode_prepared(prepared), [np.zeros(len(rles)) for _, rles in prepared]
 
     @staticmethod
     def _codes(rle: RLE) -> tuple[int, int]:

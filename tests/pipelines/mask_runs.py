@@ -186,17 +186,23 @@ class Here:
     tokenizer: Any = field(default_factory=FakeTokenizer)
     units: list[tuple[str, int]] = field(default_factory=list)
     stop_before: int | None = None
+    settings: Mapping[str, UnitWork] = field(default_factory=dict)
 
-    def run_jobs(
-        self, jobs: Iterable[Job], _order: object, settings: Mapping[str, UnitWork], **_actors: object
-    ) -> Iterator[tuple[str, UnitEntry]]:
-        there: Mapping[str, UnitWork] = pickle.loads(pickle.dumps(settings))
+    @contextlib.contextmanager
+    def crews(self, _order: object, settings: Mapping[str, UnitWork], _layout: object) -> Iterator[Here]:
+        self.settings = pickle.loads(pickle.dumps(settings))
+        yield self
+
+    def usage(self) -> list[dict[str, float]]:
+        return []
+
+    def run(self, jobs: Iterable[Job]) -> Iterator[tuple[str, UnitEntry]]:
         for job in jobs:
             if self.stop_before == len(self.units):
                 raise KeyboardInterrupt
             self.units.append((job.split, job.index))
             arrived = Job(job.split, job.index, job.records, json.loads(json.dumps(job.payload)))
-            yield job.split, there[job.split].run_job(arrived, self.tokenizer)
+            yield job.split, self.settings[job.split].run_job(arrived, self.tokenizer)
 
 
 _identify = functools.cache(identify_tokenizer)
@@ -206,8 +212,8 @@ def run_here(monkeypatch: pytest.MonkeyPatch) -> Here:
     """Has runs go without Ray and without a network: the same code up to the queue of units."""
     made = Here()
     monkeypatch.setattr(run, "ray_session", contextlib.nullcontext)
-    monkeypatch.setattr(run, "start_cluster", lambda _config: None)
-    monkeypatch.setattr(run, "num_actors", lambda *_: 1)
-    monkeypatch.setattr(run, "run_jobs", made.run_jobs)
+    monkeypatch.setattr(run, "start_cluster", lambda *_: None)
+    monkeypatch.setattr(run, "plan_crews", lambda *_: None)
+    monkeypatch.setattr(run, "Crews", made.crews)
     monkeypatch.setattr(run, "identify_tokenizer", _identify)  # the weights are checked once, not in every run
     return made

@@ -198,7 +198,7 @@ def test_measured_ious_are_stored(tmp_path: Path, fake_tokenizer: FakeTokenizer)
     samples = read_shard(settings.output.folder, entry.shard.name)
     ious = [mask["iou"] for sample in samples for mask in sample.record["masks"]]
     assert ious
-    assert set(ious) == {0.0}  # the fake decodes every word to an empty mask
+    assert set(ious) == {0.0}  # what the fake measures
 
 
 def test_an_output_that_cannot_be_written_is_a_setup_error_and_leaves_nothing(

@@ -70,14 +70,16 @@ PROGRAM = textwrap.dedent("""
         here = run_here(patch)
         here.tokenizer = PreparingTokenizer()
 
-        def run_jobs(*arguments, **options):
+        run_units = here.run
+
+        def run_measured(jobs):
             Path("/proc/self/clear_refs").write_text("5")
-            for split, entry in here.run_jobs(*arguments, **options):
+            for split, entry in run_units(jobs):
                 print(entry.index, peak_mib(), flush=True)
                 Path("/proc/self/clear_refs").write_text("5")
                 yield split, entry
 
-        patch.setattr(run, "run_jobs", run_jobs)
+        here.run = run_measured
         tokenize(mask_config(sys.argv[1], sys.argv[2], option={"masks_per_image": None}))
 """)
 

@@ -14,10 +14,8 @@ from PIL import Image
 
 from converters.masks.registry import open_mask_source
 from converters.masks.source import MaskedImage
-from pipelines import mask_units
 from pipelines.mask_units import MaskUnits
 from pipelines.work import Job
-from samtok_data import masks
 from samtok_data.outputs import HIDDEN, SplitOutput, UnitEntry
 from samtok_data.rejects import Reject
 from samtok_data.scenes import Region, Scene
@@ -100,7 +98,7 @@ def test_twenty_masks_of_an_image_or_all_of_them(tmp_path: Path) -> None:
 
 
 class Recording(FakeTokenizer):
-    """Remembers how many masks, and pixels of decoded masks, it is given at once."""
+    """Remembers how many masks of each image it is given at once."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -111,50 +109,30 @@ class Recording(FakeTokenizer):
         return super().encode_prepared(prepared)
 
 
-def test_many_masks_of_an_image_go_in_runs_and_stay_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = tar_of([member for number in range(1, 11) for member in pair(number, 10 if number == 2 else 2)])
-    _, whole, _ = run_tar(tmp_path, data)
-    monkeypatch.setattr(mask_units, "MASKS_AT_ONCE", 4)
+def test_eight_images_go_together_each_with_all_of_its_masks(tmp_path: Path) -> None:
+    data = tar_of([member for number in range(1, 11) for member in pair(number, 300 if number == 2 else 2)])
     tokenizer = Recording()
-    _, cut, _ = run_tar(tmp_path, data, tokenizer)
-    assert tokenizer.calls == [[2, 4, 4, 2, 2, 2, 2, 2, 2, 2], [2, 2]]  # eight images, then two
-    assert cut == whole
+    _, found, _ = run_tar(tmp_path, data, tokenizer, {"masks_per_image": None})
+    assert tokenizer.calls == [[2, 300, 2, 2, 2, 2, 2, 2], [2, 2]]
+    assert len(found) == 318
 
 
-class Exact(Recording):
-    """Decodes every second mask of an image as it was, the others without their top half."""
+class Measuring(Recording):
+    """IoUs that differ from mask to mask."""
 
-    def reconstruct_prepared(self, prepared: Sequence[Any]) -> tuple[list[NDArray[np.int64]], list[NDArray[np.bool_]]]:
-        decoded = []
-        for _, rles in prepared:
-            masks_NHW = np.stack([masks.decode(rle) for rle in rles])
-            for mask_HW in masks_NHW[1::2]:
-                rows = np.flatnonzero(mask_HW.any(axis=1))
-                mask_HW[: rows[0] + len(rows) // 2] = False
-            decoded.append(masks_NHW)
-        return self.encode_prepared(prepared), decoded
+    def measure_prepared(self, prepared: Sequence[Any]) -> tuple[list[NDArray[np.int64]], list[NDArray[np.float64]]]:
+        return self.encode_prepared(prepared), [
+            np.array([self._codes(rle)[0] / 256 + 1e-7 for rle in rles]) for _, rles in prepared
+        ]
 
 
-def test_iou_is_that_of_each_row_and_few_decoded_masks_are_held(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    data = tar_of([member for number in range(1, 5) for member in pair(number, 6 if number == 2 else 2)])
-    tokenizer = Exact()
-    _, together, _ = run_tar(tmp_path, data, tokenizer, measure_iou=True)
-    assert tokenizer.calls == [[2, 6, 2, 2]]
-    monkeypatch.setattr(mask_units, "MASKS_AT_ONCE", 4)
-    monkeypatch.setattr(mask_units, "PIXELS_AT_ONCE", 5 * HEIGHT * WIDTH)
-    tokenizer = Exact()
-    _, apart, _ = run_tar(tmp_path, data, tokenizer, measure_iou=True)
-    assert tokenizer.calls == [[2], [4], [2, 2], [2]]
-    assert apart == together
-    assert len(apart) == 12
-    for row in apart:
-        if int(row["region"]) % 2 == 0:
-            assert row["r_iou"] == 1.0
-        else:
-            rows = row["box"][3]
-            assert row["r_iou"] == pytest.approx(1 - rows // 2 / rows, abs=1e-4)
+def test_the_iou_of_each_mask_stands_in_its_row(tmp_path: Path) -> None:
+    data = tar_of([member for number in range(1, 11) for member in pair(number, 6 if number == 2 else 2)])
+    tokenizer = Measuring()
+    _, found, _ = run_tar(tmp_path, data, tokenizer, measure_iou=True)
+    assert tokenizer.calls == [[2, 6, 2, 2, 2, 2, 2, 2], [2, 2]]
+    assert [row["r_iou"] for row in found] == [np.float32(round(row["code_0"] / 256, 4)) for row in found]
+    assert len({row["r_iou"] for row in found}) > 10
 
 
 # --- what is rejected ------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ import ray
 from ray import cloudpickle
 
 from pipelines import actors
+from pipelines.cluster import Layout
 from pipelines.run import Summary, tokenize
 from pipelines.verify import find_outputs, verify
 from pipelines.work import Job, software
@@ -189,11 +190,13 @@ def test_an_actor_that_dies_once_costs_nothing(
     assert digests(out) == digests(reference[0])
 
 
-def test_a_checkpoint_that_changed_under_the_run_is_refused(cluster: None) -> None:
+@pytest.mark.parametrize("has_encoder", [False, True])
+def test_a_checkpoint_that_changed_under_the_run_is_refused(cluster: None, has_encoder: bool) -> None:
     order = actors.TokenizerOrder(spec="small", sha256="f" * 64, precision="fp32", device="cpu", software=software())
     jobs = [actors.Job("train", 0, 0, [])]
     with pytest.raises(SetupError, match="a node holds other weights"):
-        list(actors.run_jobs(jobs, order, {}, actors=1, num_gpus=0))
+        with actors.Crews(order, {}, Layout(crews=(1,) if has_encoder else (0,), share=0.0)) as crews:
+            list(crews.run(jobs))
 
 
 def parent_of(pid: int) -> int:
