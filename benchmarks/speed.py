@@ -117,6 +117,37 @@ def _files_to_files(
             report.write(out, part, {"run": figures, "published": published})
 
 
+@main.command()
+@TOKENIZER
+@click.option("--precision", "precisions", multiple=True, help="Paths of the run's own to measure; may be repeated.")
+@DEVICE
+@click.option("--images", default=16, show_default=True, help="To measure the processor's stages with.")
+@click.option("--part", type=click.Choice(["all", "device", "processor"]), default="all", show_default=True)
+@OUT
+def stages(
+    tokenizer: str, precisions: tuple[Any, ...], device: str | None, images: int, part: str, out: Path | None
+) -> None:
+    """Stages alone, against what the device can do; and what each costs a processor core."""
+    from tokenizer_model import identify_tokenizer
+
+    place, figures = device_of(device), {}
+    if part != "processor":
+        from benchmarks.speed_parts.device_stages import device_stages
+
+        figures = device_stages(tokenizer, precisions, place, is_small=place == "cpu")
+        report.show_figures(f"limits of {place}", figures["limits"])
+        report.show(figures["stages"])
+        report.write(out, "stages", {"tokenizer": tokenizer, **figures})
+    if part != "device":
+        from benchmarks.speed_parts.cpu_stages import cpu_stages
+
+        config = identify_tokenizer(tokenizer).config
+        kinds: tuple[made.Kind, ...] = ("sa1b", "gres")
+        figures["processor"] = [row for kind in kinds for row in cpu_stages(kind, config, images=images)]
+        report.show(figures["processor"])
+    report.write(out, "stages", {"tokenizer": tokenizer, **figures})
+
+
 def device_of(device: str | None) -> str:
     """The device that was asked for, or a GPU where there is one."""
     return device or ("cuda" if report.gpus() else "cpu")
