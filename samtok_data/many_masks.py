@@ -18,7 +18,7 @@ from pycocotools import mask as coco
 _MASKS_PER_CALL = 255
 # Pixels of a run, and the difference of two; more than any picture has, and sums of 100 million of them fit in 64 bits.
 _MAX_RUN = 2**36
-_CHARACTERS_AT_ONCE = 1 << 18  # some ten arrays of so many numbers are made
+_CHARACTERS_AT_ONCE = 1 << 14  # some ten arrays of so many numbers are made: a processor's cache should hold them
 _MAX_CHARACTERS = 12  # of a number: they hold any run; without a bound the sums would overflow
 
 
@@ -45,10 +45,21 @@ class Runs:
         """The start of each mask's runs in ``runs_r``."""
         return np.concatenate(([0], self.ends_n[:-1]))
 
-    def total(self, values_r: NDArray[Any]) -> NDArray[np.int64]:
-        """Sums of some values of the runs, for each mask."""
-        sums = np.concatenate(([0], np.cumsum(values_r, dtype=np.int64)))
-        return sums[self.ends_n] - sums[self.starts_n]
+    @property
+    def pixels(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Pixels of background and of foreground of each mask."""
+        # Every second run of all, whosever it is: a mask's background is among the one half or the other.
+        sums = [np.concatenate(([0], np.cumsum(self.runs_r[half::2]))) for half in (0, 1)]
+        halves = [
+            one[(self.ends_n - half + 1) // 2] - one[(self.starts_n - half + 1) // 2] for half, one in enumerate(sums)
+        ]
+        is_even_n = self.starts_n % 2 == 0
+        return np.where(is_even_n, *halves), np.where(is_even_n, *reversed(halves))
+
+    def number(self, is_one_r: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """How many runs of each mask are of some kind."""
+        places = np.concatenate(([0], np.cumsum(is_one_r)))
+        return places[self.ends_n] - places[self.starts_n]
 
 
 def unpack(strings: Sequence[bytes]) -> Runs:
@@ -75,15 +86,17 @@ def unpack(strings: Sequence[bytes]) -> Runs:
     lengths_r = ends_r - firsts_r + 1
     run_ends_n = np.searchsorted(ends_r, string_ends_n)
     runs_n = np.diff(run_ends_n, prepend=0)
-    runs_r = _numbers(bits_c, firsts_r, ends_r, lengths_r)
+    last_r = bits_c[ends_r]
+    runs_r = _numbers(bits_c, firsts_r, last_r, lengths_r)
 
     is_foreign_r = lengths_r > _MAX_CHARACTERS
     if bits_c.max() > 63:
         is_foreign_r |= np.logical_or.reduceat(bits_c > 63, firsts_r)
     is_large_r = np.abs(runs_r) > _MAX_RUN
+    is_spare_r = np.zeros(len(runs_r), np.bool_)
     # The last character says nothing where its bits all repeat the highest one of the character before.
-    spare_r = np.where(bits_c[np.maximum(ends_r - 1, 0)] & 0x10, 0x1F, 0)
-    is_spare_r = (lengths_r > 1) & (bits_c[ends_r] & 0x1F == spare_r)
+    longer = np.flatnonzero(lengths_r > 1)
+    is_spare_r[longer] = last_r[longer] & 0x1F == np.where(bits_c[ends_r[longer] - 1] & 0x10, 0x1F, 0)
     for is_n, is_wrong_r in ((is_whole_n, is_foreign_r), (is_bounded_n, is_large_r), (is_shortest_n, is_spare_r)):
         is_n[np.searchsorted(run_ends_n, np.flatnonzero(is_wrong_r), side="right")] = False
     runs_r[is_foreign_r | is_large_r] = 0
@@ -91,14 +104,14 @@ def unpack(strings: Sequence[bytes]) -> Runs:
 
 
 def _numbers(
-    bits_c: NDArray[np.uint8], firsts_r: NDArray[np.int64], ends_r: NDArray[np.int64], lengths_r: NDArray[np.int64]
+    bits_c: NDArray[np.uint8], firsts_r: NDArray[np.int64], last_r: NDArray[np.uint8], lengths_r: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """The numbers that characters spell, from a first to a last one. Most have one or two characters."""
+    """The numbers that characters spell, from a first to a last one. Most have one or two."""
     numbers_r = (bits_c[firsts_r] & 0x1F).astype(np.int64)
     for place in range(1, min(int(lengths_r.max()), _MAX_CHARACTERS)):
         longer = np.flatnonzero(lengths_r > place)
         numbers_r[longer] |= (bits_c[firsts_r[longer] + place] & 0x1F).astype(np.int64) << 5 * place
-    below = np.flatnonzero(bits_c[ends_r] & 0x10)
+    below = np.flatnonzero(last_r & 0x10)
     numbers_r[below] -= 1 << 5 * np.minimum(lengths_r[below], _MAX_CHARACTERS)
     return numbers_r
 
@@ -129,8 +142,13 @@ def unpack_runs(strings: Sequence[bytes]) -> tuple[NDArray[np.int64], NDArray[np
         The runs of all masks, (r,), some negative where a string is damaged; the end of each mask's runs in it, (n,);
         whether its string can be read: not cut, and without a foreign character, (n,).
     """
-    found = unpack(strings)
-    return found.runs_r, found.ends_n, found.is_whole_n & found.is_bounded_n
+    found = [unpack(strings[part]) for part in _parts(strings)]
+    if not found:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.bool_)
+    before = np.cumsum([0, *(len(one.runs_r) for one in found)])
+    ends = [one.ends_n + start for one, start in zip(found, before[:-1], strict=True)]
+    sound_n = np.concatenate([one.is_whole_n & one.is_bounded_n for one in found])
+    return np.concatenate([one.runs_r for one in found]), np.concatenate(ends), sound_n
 
 
 def sound(strings: Sequence[bytes], pixels_n: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -146,7 +164,8 @@ def sound(strings: Sequence[bytes], pixels_n: NDArray[np.int64]) -> NDArray[np.b
     sound_n = pixels_n > 0
     for part in _parts(strings):
         found = unpack(strings[part])
-        sound_n[part] &= _is_sound(found, pixels_n[part])
+        sound_n[part] &= found.is_whole_n & found.is_bounded_n & (sum(found.pixels) == pixels_n[part])
+        sound_n[part] &= found.number(found.runs_r < 0) == 0
     return sound_n
 
 
@@ -164,12 +183,11 @@ def plain(strings: Sequence[bytes], pixels: int) -> tuple[NDArray[np.bool_], NDA
     plain_n, areas_n = np.zeros(len(strings), np.bool_), np.zeros(len(strings), np.int64)
     for part in _parts(strings):
         found = unpack(strings[part])
-        is_first_r = np.zeros(len(found.runs_r), np.bool_)
-        is_first_r[found.starts_n[found.starts_n < found.ends_n]] = True
-        places_r = np.arange(len(found.runs_r)) - np.repeat(found.starts_n, found.ends_n - found.starts_n)
-        areas_n[part] = found.total(np.where(places_r % 2 == 1, found.runs_r, 0))
-        no_void_n = found.total((found.runs_r == 0) & ~is_first_r) == 0
-        plain_n[part] = _is_sound(found, np.int64(pixels)) & no_void_n & found.is_shortest_n & (areas_n[part] > 0)
+        background_n, areas_n[part] = found.pixels
+        firsts_n = np.append(found.runs_r, 0)[found.starts_n]  # 0 where a mask begins with foreground
+        is_whole_n = found.is_whole_n & found.is_bounded_n & (background_n + areas_n[part] == pixels)
+        no_void_n = (firsts_n >= 0) & (found.number(found.runs_r <= 0) == (firsts_n == 0))
+        plain_n[part] = is_whole_n & no_void_n & found.is_shortest_n & (areas_n[part] > 0)
     return plain_n, areas_n
 
 
@@ -182,11 +200,6 @@ def _parts(strings: Sequence[bytes]) -> Iterator[slice]:
         end = max(start + 1, int(np.searchsorted(ends_n, before + _CHARACTERS_AT_ONCE, side="right")))
         yield slice(start, end)
         start = end
-
-
-def _is_sound(found: Runs, pixels_n: NDArray[np.int64] | np.int64) -> NDArray[np.bool_]:
-    is_sound_n = found.is_whole_n & found.is_bounded_n & (found.total(found.runs_r) == pixels_n)
-    return is_sound_n & (found.total(found.runs_r < 0) == 0)
 
 
 def areas(encoded: Sequence[Any]) -> NDArray[np.int64]:

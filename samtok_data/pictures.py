@@ -100,6 +100,9 @@ def to_rgb(opened: Image.Image, name: str) -> Image.Image:
     """
     if opened.mode.startswith(("I", "F")):
         raise RecordError("image-format", f"{name}: expected 8 bits a channel, got mode {opened.mode}; convert it")
+    if opened.mode == "RGB" and picture_format(opened) == "JPEG":
+        opened.load()  # ``convert`` would copy it, and no other format's pixels are sure to be done with the file
+        return opened
     return opened.convert("RGB")
 
 

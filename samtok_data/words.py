@@ -8,6 +8,7 @@ four digits or as many as the largest one needs. Source: SAMTok's token table (2
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -57,7 +58,8 @@ class MaskVocabulary:
     @property
     def tokens(self) -> list[str]:
         """Every token of the vocabulary, in the order in which a language model should add them."""
-        return [START, *(self._token(number) for number in range(self.codebook_size * self.depth)), END]
+        digits = self._digits
+        return [START, *(_token(number, digits) for number in range(self.codebook_size * self.depth)), END]
 
     def format(self, codes: Sequence[int]) -> str:
         """The word of one mask.
@@ -73,8 +75,9 @@ class MaskVocabulary:
         for code in codes:
             if not 0 <= code < self.codebook_size:
                 raise ValueError(f"expected codes in 0..{self.codebook_size - 1}, got {code}")
-        numbers = (level * self.codebook_size + int(code) for level, code in enumerate(codes))
-        return START + "".join(self._token(number) for number in numbers) + END
+        digits = self._digits
+        tokens = [_token(level * self.codebook_size + int(code), digits) for level, code in enumerate(codes)]
+        return START + "".join(tokens) + END
 
     def parse(self, word: str) -> tuple[int, ...]:
         """The codes of one well-formed word.
@@ -129,9 +132,9 @@ class MaskVocabulary:
             position = mask.end
         return "".join([*pieces, text[position:]])
 
-    def _token(self, number: int) -> str:
-        digits = max(4, len(str(self.codebook_size * self.depth - 1)))
-        return f"<|mt_{number:0{digits}d}|>"
+    @property
+    def _digits(self) -> int:
+        return max(4, len(str(self.codebook_size * self.depth - 1)))
 
     def _read(self, group: list[re.Match[str]], text: str) -> FoundMask:
         start, end = group[0].start(), group[-1].end()
@@ -144,3 +147,8 @@ class MaskVocabulary:
                 codes[level] = code
         complete = MISSING not in codes
         return FoundMask(start, end, tuple(codes), complete and text[start:end] == self.format(codes))
+
+
+@functools.lru_cache(maxsize=1 << 16)  # some megabytes; tables have a million words of few tokens
+def _token(number: int, digits: int) -> str:
+    return f"<|mt_{number:0{digits}d}|>"

@@ -72,6 +72,16 @@ def test_runs_are_those_of_each_mask(rles: list[RLE]) -> None:
     assert sound(counts_of(rles), np.array([rle.height * rle.width for rle in rles], np.int64)).all()
 
 
+def test_runs_are_the_same_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    strings = [b"0T1", b"", b"0S", b"S1" * 30, b"", b"0S1"]
+    runs, ends, sound_n = unpack_runs(strings)
+    monkeypatch.setattr(many_masks, "_CHARACTERS_AT_ONCE", 4)
+    parts = unpack_runs(strings)
+    assert [one.tolist() for one in parts] == [runs.tolist(), ends.tolist(), sound_n.tolist()]
+    assert [one.dtype for one in parts] == [np.int64, np.int64, np.bool_]
+    assert [one.shape for one in unpack_runs([])] == [(0,), (0,), (0,)]
+
+
 @settings(max_examples=300, deadline=None)
 @given(strings=st.lists(_STRINGS, max_size=6), rle=_MASKS)
 def test_what_is_refused_is_what_is_refused_one_by_one(strings: list[bytes], rle: RLE) -> None:

@@ -38,6 +38,19 @@ def test_other_modes_become_rgb(mode: str) -> None:
     assert decode_picture(data, "a", HEIGHT, WIDTH).mode == "RGB"
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("kind", ["JPEG", "MPO"])
+def test_a_jpeg_is_not_copied_and_outlives_its_file(kind: str, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = saved(NOISE.convert(mode), kind)
+    with Image.open(io.BytesIO(data)) as opened:
+        wanted = opened.convert("RGB")
+    monkeypatch.setattr(Image.Image, "copy", lambda _self: pytest.fail("copied"))
+    picture = decode_picture(data, "a", HEIGHT, WIDTH)
+    assert (picture.mode, picture.size, picture.tobytes()) == ("RGB", (WIDTH, HEIGHT), wanted.tobytes())
+    assert picture.resize((7, 5)).tobytes() == wanted.resize((7, 5)).tobytes()
+    assert picture.crop((-3, 2, 30, 50)).tobytes() == wanted.crop((-3, 2, 30, 50)).tobytes()
+
+
 def test_the_orientation_of_exif_is_not_applied() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees
