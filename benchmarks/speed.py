@@ -148,6 +148,174 @@ def stages(
     report.write(out, "stages", {"tokenizer": tokenizer, **figures})
 
 
+@main.command()
+@click.option("--images", default=4_000, show_default=True, help="To make, where ROOT holds none.")
+@ROOT
+@TOKENIZER
+@PRECISION
+@DISTINCT
+@PER_TAR
+@MORE
+@OUT
+def gpus(
+    images: int,
+    root: Path | None,
+    tokenizer: str,
+    precision: str,
+    distinct: int,
+    images_per_tar: int,
+    more: tuple[str, ...],
+    out: Path | None,
+) -> None:
+    """The files of ``sa1b`` on one GPU, and on all of the machine."""
+    from benchmarks.speed_parts.density import data_at
+    from benchmarks.speed_parts.scaling import on_gpus
+
+    settings = RunSettings(tokenizer=tokenizer, precision=precision, more=more)
+    wanted = made.of_kind("sa1b", images, distinct=distinct, images_per_tar=images_per_tar)
+    with data_at(root, wanted) as (found, where, folder):
+        figures = on_gpus(found, where, folder, settings, len(report.gpus()))
+    shown = ("gpus", "masks_per_second", "command_masks_per_second", "span_masks_per_second", "gpu_busy_percent")
+    report.show([{name: run[name] for name in shown} for run in figures["runs"]])
+    report.show_figures("ratios", figures)
+    report.write(out, "gpus", figures)
+
+
+@main.command()
+@click.option("--images", default=64, show_default=True, help="Of the smallest run.")
+@click.option("--doublings", default=4, show_default=True, help="Of the images.")
+@click.option("--masks", type=int, multiple=True, default=(1, 10, 100, 400), show_default=True, help="Of an image.")
+@click.option("--height", default=1500, show_default=True, help="Of the middle size, pixels.")
+@click.option("--width", default=2250, show_default=True)
+@TOKENIZER
+@PRECISION
+@DEVICE
+@DISTINCT
+@PER_TAR
+@MORE
+@OUT
+def growth(
+    images: int, doublings: int, masks: tuple[int, ...], device: str | None, out: Path | None, **given: Any
+) -> None:
+    """Time and memory as images, masks of an image, and pixels of an image grow."""
+    import tempfile
+
+    from benchmarks.speed_parts.scaling import growth as grown
+
+    more = _with_device(given.pop("more"), device_of(device))
+    settings = RunSettings(tokenizer=given.pop("tokenizer"), precision=given.pop("precision"), more=more)
+    with tempfile.TemporaryDirectory() as folder:
+        figures = grown(made.of_kind("sa1b", images, **given), Path(folder), settings, doublings, masks)
+    for name, rows in figures.items():
+        print(f"more {name}")
+        report.show(rows)
+    report.write(out, "growth", {"tokenizer": settings.tokenizer, "precision": settings.precision, **figures})
+
+
+@main.command()
+@click.option("--kind", type=click.Choice(["sa1b", "gres"]), default="sa1b", show_default=True)
+@click.option("--images", default=64, show_default=True, help="To make, where ROOT holds none.")
+@click.option("--runs", default=3, show_default=True)
+@ROOT
+@TOKENIZER
+@PRECISION
+@DEVICE
+@DISTINCT
+@click.option("--images-per-tar", default=8, show_default=True, help="Of SA-1B.")
+@MORE
+@OUT
+def startup(
+    kind: made.Kind,
+    images: int,
+    runs: int,
+    root: Path | None,
+    tokenizer: str,
+    precision: str,
+    device: str | None,
+    distinct: int,
+    images_per_tar: int,
+    more: tuple[str, ...],
+    out: Path | None,
+) -> None:
+    """From the command to the first finished unit, by what was there when."""
+    from benchmarks.speed_parts.density import data_at
+    from benchmarks.speed_parts.scaling import startup as started
+
+    settings = RunSettings(tokenizer=tokenizer, precision=precision, more=_with_device(more, device_of(device)))
+    wanted = made.of_kind(kind, images, distinct=distinct, images_per_tar=images_per_tar)
+    with data_at(root, wanted) as (found, where, _):
+        rows = started(found, where, settings, runs)
+    report.show(rows)
+    print("the last run's processes, seconds after the command")
+    report.show(rows[-1]["processes"])
+    report.write(out, "startup", {"tokenizer": tokenizer, "precision": precision, "runs": rows})
+
+
+@main.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@OUT
+def projection(files: tuple[Path, ...], out: Path | None) -> None:
+    """GPU-hours of 209 million masks, from FILES that the part sa1b wrote."""
+    from benchmarks.speed_parts.summing import projection as projected
+
+    rows = projected(files)
+    report.show(rows)
+    report.write(out, "projection", {"files": [file.name for file in files], "rows": rows})
+
+
+@main.command()
+@click.option("--root", type=click.Path(file_okay=False, path_type=Path), default="samples/gres", show_default=True)
+@click.option("--runs", default=3, show_default=True, help="Of the command; the fastest counts.")
+@TOKENIZER
+@OUT
+def cpu(root: Path, runs: int, tokenizer: str, out: Path | None) -> None:
+    """The tokenising part of ``make demo`` beside the published way, on this machine's processor."""
+    from benchmarks.speed_parts.summing import demo
+
+    figures = demo(root, tokenizer, runs)
+    report.show_figures(f"{root}, {tokenizer}", figures)
+    report.write(out, "cpu", {"tokenizer": tokenizer, **figures})
+
+
+@main.command()
+@click.option("--kind", default="sa1b", show_default=True, help="Of the mask source; sa1b without ROOT is made.")
+@click.option("--root", type=click.Path(file_okay=False, path_type=Path), help="Of the mask source.")
+@click.option("--option", "given", multiple=True, help="NAME=VALUE of the mask source, as of samtok-data tokenize.")
+@click.option("--images", type=int, help="At most so many.")
+@TOKENIZER
+@click.option("--precision", "precisions", multiple=True, help="Of the run's own paths; may be repeated.")
+@DEVICE
+@DISTINCT
+@OUT
+def drift(
+    kind: str,
+    root: Path | None,
+    given: tuple[str, ...],
+    images: int | None,
+    tokenizer: str,
+    precisions: tuple[Any, ...],
+    device: str | None,
+    distinct: int,
+    out: Path | None,
+) -> None:
+    """Masks whose words differ from those of fp32 on the plain path, by path and margin."""
+    from benchmarks.speed_parts import drift as drifting
+    from benchmarks.speed_parts.density import data_at
+    from pipelines.config import read_options
+
+    place = device_of(device)
+    if kind == "sa1b" and (root is None or (root / made.DESCRIPTION).exists()):
+        with data_at(root, made.of_kind("sa1b", distinct, distinct=distinct, images_per_tar=distinct)) as found:
+            figures = drifting.measure(tokenizer, drifting.made_images(*found[:2], images), precisions, place)
+    elif root is None:
+        raise click.UsageError(f"--root: where the files of {kind} are")
+    else:
+        wanted = drifting.images_of(read_options(given), kind, root, images)
+        figures = drifting.measure(tokenizer, wanted, precisions, place)
+    report.show(figures["paths"])
+    report.write(out, "drift", {"kind": kind, "tokenizer": tokenizer, **figures})
+
+
 def device_of(device: str | None) -> str:
     """The device that was asked for, or a GPU where there is one."""
     return device or ("cuda" if report.gpus() else "cpu")

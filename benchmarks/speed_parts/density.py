@@ -48,11 +48,18 @@ def files_to_files(data: Data, root: Path, folder: Path, settings: RunSettings) 
             "tokenizer": settings.tokenizer,
             "precision": settings.precision,
             **ran.figures(),
+            "encoder_busy_percent": _encoder_busy(ran.summary.get("encoders") or []),
             "output_mib": round(output_bytes(out) / 2**20),
         }
     finally:
         shutil.rmtree(out, ignore_errors=True)
     return figures, ran
+
+
+def _encoder_busy(encoders: Sequence[dict[str, float]]) -> float | None:
+    """Of the seconds between an encoder's first call and its last, how many it worked on at least one."""
+    seconds = sum(one["busy_s"] + one["idle_s"] for one in encoders)
+    return round(100 * sum(one["busy_s"] for one in encoders) / seconds, 1) if seconds else None
 
 
 def against_published(

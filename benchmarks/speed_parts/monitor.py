@@ -22,6 +22,8 @@ _GPU_EVERY_MS = 200
 _PROCESSES_EVERY = 0.25
 _MEMORY_EVERY = 1.0
 _TICKS = os.sysconf("SC_CLK_TCK")
+COMMAND = "command"
+"""The name of the process that is watched itself."""
 _RAY = re.compile(r"ray::[\w.]+")
 
 
@@ -150,7 +152,7 @@ class Monitor:
             for pid, seconds in alive.items():
                 process = self.processes[pid]
                 process.seconds.append((now, seconds))
-                title = _title(pid)
+                title = COMMAND if pid == self.pid else _title(pid)
                 if title is not None:
                     process.titles.setdefault(title, [now, now])[1] = now
             self.machine.busy.append((now, _machine_seconds()))
