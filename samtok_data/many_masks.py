@@ -186,7 +186,7 @@ def plain(strings: Sequence[bytes], pixels: int) -> tuple[NDArray[np.bool_], NDA
         background_n, areas_n[part] = found.pixels
         firsts_n = np.append(found.runs_r, 0)[found.starts_n]  # 0 where a mask begins with foreground
         is_whole_n = found.is_whole_n & found.is_bounded_n & (background_n + areas_n[part] == pixels)
-        no_void_n = (firsts_n >= 0) & (found.number(found.runs_r <= 0) == (firsts_n == 0))
+        no_void_n = found.number(found.runs_r <= 0) == (firsts_n == 0)
         plain_n[part] = is_whole_n & no_void_n & found.is_shortest_n & (areas_n[part] > 0)
     return plain_n, areas_n
 

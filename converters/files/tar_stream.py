@@ -15,7 +15,7 @@ from typing import IO
 from samtok_data.errors import RecordError, SetupError
 from samtok_data.storage import Folder, raising_os_errors
 
-_BUFFER = 1 << 20
+_SKIPPED_AT_ONCE = 1 << 20
 # Of a header's extension (a long name, times); tarfile reads it into memory whatever it says of its size.
 _MAX_EXTENSION = 1 << 20
 # Zeros behind the end: tar fills its last record, of 10 KiB as a rule. More than this is a hole in a half loaded file.
@@ -63,15 +63,15 @@ def members(folder: Folder, name: str, size: int, limit_of: Callable[[str], int 
         if folder.size(name) != size:
             raise SetupError(f"{folder}/{name}: it had {size:,} bytes when it was listed and has another size now")
         with folder.open(name) as file:
-            yield from _read(_Checked(file), name, size, limit_of)
+            yield from _read(_OneWay(file), name, size, limit_of)
     except OSError as error:
         raise SetupError(f"{folder}/{name}: cannot be read: {error.strerror or error}") from error
 
 
-def _read(file: _Checked, name: str, size: int, limit_of: Callable[[str], int | None]) -> Iterator[Member]:
+def _read(file: _OneWay, name: str, size: int, limit_of: Callable[[str], int | None]) -> Iterator[Member]:
     position = 0
     try:
-        with tarfile.open(fileobj=file, mode="r|", bufsize=_BUFFER, tarinfo=_Header) as archive:  # type: ignore[arg-type]
+        with tarfile.TarFile(fileobj=file, tarinfo=_Header) as archive:  # type: ignore[arg-type]
             while (member := archive.next()) is not None:
                 archive.members.clear()
                 end = member.offset_data + member.size
@@ -126,11 +126,28 @@ class _Header(tarfile.TarInfo):
             raise ReadError(str(error)) from error
 
 
-class _Checked:
-    """A file whose errors are OSErrors, whichever store it lies in."""
+class _OneWay:
+    """A file that is read from front to back; its errors are OSErrors, whichever store it lies in.
+
+    Files have buffers of their own. tarfile's stream has one as well, whose rest it copies for every header.
+    """
 
     def __init__(self, file: IO[bytes]) -> None:
         self._read = raising_os_errors(file.read)
+        self._position = 0
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, position: int) -> None:
+        if position < self._position:
+            raise tarfile.StreamError(f"byte {position:,} lies behind")
+        while self._position < position and self.read(min(position - self._position, _SKIPPED_AT_ONCE)):
+            pass
 
     def read(self, size: int) -> bytes:
-        return self._read(size)
+        data = self._read(size)
+        while data and len(data) < size and (more := self._read(size - len(data))):  # some stores give what they have
+            data += more
+        self._position += len(data)
+        return data

@@ -391,12 +391,27 @@ def test_a_file_that_is_shorter_than_it_says_is_damaged(tmp_path: Path, monkeypa
     assert reject.message.startswith("sa_000000.tar: damaged or cut at byte 4,971 of 10,240: unexpected end of data")
 
 
+def test_a_store_may_give_less_than_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            return super().read(min(size or 0, 100))
+
+    (tmp_path / "sa_000000.tar").write_bytes(WHOLE)
+    source = open_sa1b(tmp_path, tmp_path / "index")
+    wanted, rejects = read_all(source)
+    monkeypatch.setattr(Folder, "open", lambda *_: Slow(WHOLE))
+    images, rejects_of_slow = read_all(source)
+    assert rejects == rejects_of_slow == []
+    assert [image.scene for image in images] == [image.scene for image in wanted]
+    assert [image.open().tobytes() for image in images] == [image.open().tobytes() for image in wanted]
+
+
 def test_a_file_system_that_fails_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Failing(io.BytesIO):
         def read(self, size: int | None = -1) -> bytes:
             if self.tell() > 0:
                 raise OSError(5, "Input/output error")
-            return super().read(600)
+            return super().read(min(size or 0, 600))
 
     (tmp_path / "sa_000000.tar").write_bytes(WHOLE)
     source = open_sa1b(tmp_path, tmp_path / "index")
