@@ -74,7 +74,13 @@ def _read_options(_ctx: click.Context, _param: click.Parameter, given: tuple[str
     show_default=True,
     help="samtok-256x2 (the published weights), small (embedded, for trials), or a checkpoint's path or address.",
 )
-@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "fp16", "bf16"]),
+    default="fp32",
+    show_default=True,
+    help="fp16 is the fast one on a GPU; either half precision changes some words.",
+)
 @click.option(
     "--images",
     type=click.Choice(["embed", "reference"]),

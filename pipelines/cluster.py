@@ -79,8 +79,8 @@ def gpu_share(config: RunConfig) -> float:
         import torch
 
         share = 1.0 if torch.cuda.is_available() else 0.0
-    if config.precision == "bf16" and not share:
-        raise SetupError("--precision bf16 needs a GPU; leave it away to run in fp32 on CPUs")
+    if config.precision != "fp32" and not share:
+        raise SetupError(f"--precision {config.precision} needs a GPU; leave it away to run in fp32 on CPUs")
     if config.feeders is not None and not share:
         raise SetupError("--feeders is for runs on GPUs; on CPUs --actors says how many processes there are")
     return share

@@ -28,7 +28,7 @@ class RunConfig:
         images_root: address of the images, where they lie elsewhere.
         split: splits to tokenise; ``all`` for every one in the file.
         tokenizer: ``samtok-256x2``, ``small`` or a checkpoint's address.
-        precision: ``fp32``, or ``bf16`` on a GPU.
+        precision: ``fp32``; on a GPU also ``fp16``, the fast one, or ``bf16``.
         images: ``embed`` the image bytes in the shards, or ``reference`` them by name.
         crowd: ``keep`` or ``skip`` crowd targets.
         wording: address of a wording file; None: the bundled one.
@@ -56,7 +56,7 @@ class RunConfig:
     images_root: str | None = None
     split: tuple[str, ...] = ("train",)
     tokenizer: str = DEFAULT_TOKENIZER
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "fp16", "bf16"] = "fp32"
     images: Literal["embed", "reference"] = "embed"
     crowd: Literal["keep", "skip"] = "keep"
     wording: str | None = None

@@ -46,14 +46,14 @@ class TokenizerOrder:
     Attributes:
         spec: as ``--tokenizer`` takes it.
         sha256: of its weights as the driver read them.
-        precision: ``fp32`` or ``bf16``.
+        precision: ``fp32``, ``fp16`` or ``bf16``.
         device: ``cuda`` or ``cpu``.
         software: versions on the driver, as they stand in the run's fingerprint.
     """
 
     spec: str
     sha256: str
-    precision: Literal["fp32", "bf16"]
+    precision: Literal["fp32", "fp16", "bf16"]
     device: Literal["cuda", "cpu"]
     software: Mapping[str, str]
 

@@ -56,6 +56,7 @@ OPTIONS = """
     --actors --address --config --crowd --dataset --dry-run --help --images --images-root --json --limit
     --max-reject-rate --measure-iou --num-gpus-per-actor --out --overwrite --partition --precision --resume --root
     --samples-per-shard --seed --split --tokenizer --wording --images-per-file --option --retry-images
+    --feeders
 """
 
 
@@ -249,6 +250,9 @@ def test_unreachable_weights_name_both_ways_out(tmp_path: Path, bundled: Path, m
         (("--actors", "0"), "--actors should be at least 1, got 0"),
         (("--max-reject-rate", "5"), "--max-reject-rate should be a fraction from 0 to 1, got 5.0"),
         (("--precision", "bf16"), "--precision bf16 needs a GPU"),
+        (("--precision", "fp16"), "--precision fp16 needs a GPU"),
+        (("--feeders", "0"), "--feeders should be at least 1, got 0"),
+        (("--feeders", "2"), "--feeders is for runs on GPUs"),
         (("--images-root", "nowhere"), "--images-root nowhere: no such folder"),
         (("--dataset", "grefcoco"), "--dataset grefcoco: unknown; known are gres, refcoco"),
         (("--partition", "google"), "--partition google: gres has the partitions unc"),
