@@ -73,7 +73,7 @@ def _read(file: _OneWay, name: str, size: int, limit_of: Callable[[str], int | N
     try:
         with tarfile.TarFile(fileobj=file, tarinfo=_Header) as archive:  # type: ignore[arg-type]
             while (member := archive.next()) is not None:
-                archive.members.clear()
+                archive.members.clear()  # type: ignore[attr-defined]
                 end = member.offset_data + member.size
                 if member.size < 0 or end > size:
                     raise ReadError(f"a member of {member.size:,} bytes, beyond the end")
