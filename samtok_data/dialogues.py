@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,8 @@ from samtok_data.words import PREFIX
 
 # A Unicode noncharacter: it never stands in interchanged text, and a JSON library passes it through.
 _MARK = "\ufdd0"
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 IMAGE_MARK = "<image>"
 
@@ -23,7 +26,7 @@ def check_text(text: str) -> None:
         RecordError: ``record-invalid``, for the image mark, a mask token, a Unicode noncharacter, or half of a
             surrogate pair, which no UTF-8 file can hold.
     """
-    if any("\ud800" <= character <= "\udfff" for character in text):
+    if _SURROGATE.search(text):
         raise RecordError("record-invalid", f"sentence: {text!r} holds half of a surrogate pair")
     for foreign in (IMAGE_MARK, PREFIX, _MARK):
         if foreign in text:

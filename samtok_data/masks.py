@@ -73,6 +73,8 @@ def area(rle: RLE) -> int:
 def union(parts: Sequence[RLE]) -> RLE:
     """The pixels that belong to any of the masks; all of one size, at least one."""
     first = parts[0]
+    if len(parts) == 1:
+        return first
     return _from_coco(coco.merge([part.coco for part in parts]), first.height, first.width)
 
 

@@ -55,14 +55,16 @@ def pack(samples: Sequence[Sample]) -> bytes:
     for key in keys:
         if not is_key(key):
             raise ValueError(f"expected a key of ASCII letters, digits, '_', '+' and '-', got {key!r}")
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for sample in samples:
-            for name, data in sample.members:
-                member = tarfile.TarInfo(name)  # mtime 0, owner 0, mode 0644
-                member.size = len(data)
-                tar.addfile(member, io.BytesIO(data))
-    return buffer.getvalue()
+    # Not with tarfile's writer, which copies pictures piece by piece into a buffer that has to grow.
+    parts: list[bytes] = []
+    for sample in samples:
+        for name, data in sample.members:
+            member = tarfile.TarInfo(name)  # mtime 0, owner 0, mode 0644
+            member.size = len(data)
+            parts += [member.tobuf(tarfile.USTAR_FORMAT), data, bytes(-len(data) % _BLOCK)]
+    parts.append(_END)
+    size = sum(len(part) for part in parts)
+    return b"".join([*parts, bytes(-size % tarfile.RECORDSIZE)])
 
 
 def unpack(data: bytes) -> Iterator[Sample]:

@@ -70,6 +70,24 @@ def test_a_shard_of_known_bytes() -> None:
     assert b'{"id":"ref-1","label":"the \\"left\\" one\\n","masks":[]}' in data
 
 
+@given(samples_of_any_kind)
+def test_a_shard_is_what_tarfile_writes(samples: list[Sample]) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, data in (member for sample in samples for member in sample.members):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    assert pack(samples) == buffer.getvalue()
+
+
+@pytest.mark.parametrize("size", [0, 1, 9 * BLOCK - 2, 9 * BLOCK, 17 * BLOCK])
+def test_a_shard_ends_with_a_whole_record(size: int) -> None:
+    """tar writes records of 20 blocks; here two headers, the JSON, the picture, and the end's two blocks."""
+    blocks = 5 + -(-size // BLOCK)
+    assert len(pack([Sample("a", {}, {"jpg": bytes(size)})])) == BLOCK * 20 * -(-blocks // 20)
+
+
 def test_a_shards_name_says_dataset_split_and_unit() -> None:
     assert unit_name("gres", "train", 17) == "gres-train-000017.tar"
     assert unit_name("sa1b", "masks", 3, ".parquet") == "sa1b-masks-000003.parquet"
