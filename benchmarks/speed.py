@@ -278,8 +278,8 @@ def cpu(root: Path, runs: int, tokenizer: str, out: Path | None) -> None:
 
 
 @main.command()
-@click.option("--kind", default="sa1b", show_default=True, help="Of the mask source; sa1b without ROOT is made.")
-@click.option("--root", type=click.Path(file_okay=False, path_type=Path), help="Of the mask source.")
+@click.option("--kind", default="sa1b", show_default=True, help="Of the mask source, or coco128.")
+@click.option("--root", type=click.Path(file_okay=False, path_type=Path), help="Of the source; sa1b is made without.")
 @click.option("--option", "given", multiple=True, help="NAME=VALUE of the mask source, as of samtok-data tokenize.")
 @click.option("--images", type=int, help="At most so many.")
 @TOKENIZER
@@ -307,6 +307,8 @@ def drift(
     if kind == "sa1b" and (root is None or (root / made.DESCRIPTION).exists()):
         with data_at(root, made.of_kind("sa1b", distinct, distinct=distinct, images_per_tar=distinct)) as found:
             figures = drifting.measure(tokenizer, drifting.made_images(*found[:2], images), precisions, place)
+    elif kind == "coco128" and root is not None:
+        figures = drifting.measure(tokenizer, drifting.coco128_images(root, images), precisions, place)
     elif root is None:
         raise click.UsageError(f"--root: where the files of {kind} are")
     else:

@@ -7,6 +7,8 @@ where it is small, a little rounding of z changes the code. Levels after the fir
 from __future__ import annotations
 
 import functools
+import itertools
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ from numpy.typing import NDArray
 from benchmarks.speed_parts.data import Data
 from converters.masks.registry import open_mask_source
 from converters.masks.source import MaskedImage
+from tests.pipelines.coco128 import write_coco128
 from tokenizer_model import MaskTokenizer, Prepared, open_tokenizer
 from tokenizer_model.paths import PlainPath, Precision
 from tokenizer_model.quantizers.residual import Codebook
@@ -39,18 +42,24 @@ class Embedded:
 
 def images_of(options: dict[str, Any], kind: str, root: Path, limit: int | None) -> Iterator[MaskedImage]:
     """Images with masks of a source, as ``tokenize`` reads them."""
-    source = open_mask_source(kind, root=str(root), index=str(root / "index"), **options)
-    found = (one for unit in range(source.num_units) for one in source.read(unit) if isinstance(one, MaskedImage))
-    for number, one in enumerate(found):
-        if limit is not None and number >= limit:
-            return
-        yield one
+    with tempfile.TemporaryDirectory() as index:
+        source = open_mask_source(kind, root=str(root), index=index, **options)
+        found = (one for unit in range(source.num_units) for one in source.read(unit) if isinstance(one, MaskedImage))
+        yield from itertools.islice(found, limit)
 
 
 def made_images(data: Data, root: Path, limit: int | None) -> Iterator[MaskedImage]:
     """The distinct images of made data of SA-1B's kind."""
     most = data.distinct if limit is None else min(limit, data.distinct)
     return images_of({"masks_per_image": None}, "sa1b", root, min(most, data.images))
+
+
+def coco128_images(folder: Path, limit: int | None) -> Iterator[MaskedImage]:
+    """The photographs of COCO128 with the polygons of its YOLO labels; ``folder`` holds ``images/train2017``."""
+    with tempfile.TemporaryDirectory() as name:
+        write_coco128(folder, Path(name))
+        options = {"json": "grefcoco/instances.json", "images": "images/train2014"}
+        yield from images_of(options, "coco-instances", Path(name), limit)
 
 
 def measure(
