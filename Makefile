@@ -15,7 +15,7 @@ READY := $(VENV)/.ready
 TORCH_PAIR := $(shell grep '^torch' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo shards test test-slow test-gpu lint fmt check golden bench bench-scale bench-gpu clean
+.PHONY: help setup demo shards test test-slow test-gpu lint fmt check golden bench bench-scale bench-gpu bench-speed bench-cpu clean
 
 help: ## print this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,6 +78,30 @@ bench-scale: $(READY) ## mask sources at full size: plans, 10,000 units, resume,
 bench-gpu: $(READY) ## training speed: by masks of an image on one GPU, and two GPUs against one
 	$(BIN)/python -m benchmarks.training passes --out benchmarks/results/training_passes.json
 	$(BIN)/python -m benchmarks.training workers --out benchmarks/results/training_workers.json
+
+# A folder for 45 GB of made images and their outputs.
+SPEED_DATA ?= /tmp/samtok-speed
+SPEED := $(BIN)/python -m benchmarks.speed
+LARGE := --tokenizer $(SPEED_DATA)/large.safetensors --precision fp16
+
+bench-speed: $(READY) ## the tokenising path on GPUs: stages, files to files, start-up, growth, drift; half an hour
+	mkdir -p $(SPEED_DATA)
+	test -e $(SPEED_DATA)/large.safetensors || $(BIN)/python -m benchmarks.large_weights $(SPEED_DATA)/large.safetensors
+	test -e $(SPEED_DATA)/sa1b/made.json || $(SPEED) data --kind sa1b --images 20000 --root $(SPEED_DATA)/sa1b
+	test -e $(SPEED_DATA)/gres/made.json || $(SPEED) data --kind gres --images 6000 --root $(SPEED_DATA)/gres
+	$(SPEED) stages $(LARGE) --out benchmarks/results/speed_stages.json
+	$(SPEED) sa1b $(LARGE) --root $(SPEED_DATA)/sa1b --out benchmarks/results/speed_sa1b.json
+	$(SPEED) sa1b $(LARGE) --root $(SPEED_DATA)/sa1b --masks-per-image 20 --published-seconds 0 --out benchmarks/results/speed_sa1b_20.json
+	$(SPEED) gres $(LARGE) --root $(SPEED_DATA)/gres --out benchmarks/results/speed_gres.json
+	$(SPEED) gpus $(LARGE) --root $(SPEED_DATA)/sa1b --out benchmarks/results/speed_gpus.json
+	$(SPEED) startup $(LARGE) --out benchmarks/results/speed_startup.json
+	$(SPEED) growth $(LARGE) --images 256 --out benchmarks/results/speed_growth.json
+	$(SPEED) drift $(LARGE) --root $(SPEED_DATA)/sa1b --out benchmarks/results/speed_drift.json
+	$(SPEED) projection benchmarks/results/speed_sa1b.json benchmarks/results/speed_sa1b_20.json --out benchmarks/results/speed_projection.json
+
+bench-cpu: $(READY) ## the same on a processor with the small tokenizer: the demo beside the published way, growth
+	$(SPEED) cpu --out benchmarks/results/speed_cpu.json
+	$(SPEED) growth --device cpu --images 4 --doublings 2 --masks 1 --masks 10 --masks 100 --images-per-tar 4 --out benchmarks/results/speed_cpu_growth.json
 
 clean: ## remove the demo's output and caches, keep .venv
 	rm -rf demo-out .pytest_cache .ruff_cache .hypothesis build dist
