@@ -1,0 +1,9 @@
+"""The tokenizer's network for a GPU, in 16-bit arithmetic: the same function as the modules of sam2, computed otherwise.
+
+path           what MaskTokenizer calls: staging, features, embeddings, logits
+trunk          the image backbone, its tokens in the order of the attention windows
+mask_encoder   the mask encoder: what an image's masks share is computed once, the rest in three passes over positions
+kernels        the Triton kernels of both
+
+docs/performance.md says what each of these steps gained.
+"""

@@ -1,0 +1,194 @@
+"""Triton kernels for memory that is passed over once: residual sums with layer norm, GELU, prompts from pieces.
+
+Letters: T rows, C channels of a row; n masks of an image; P side of a prompt, E = P / 4; H, W of the image.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+_ELEMENTS = 4096  # of a program's block
+_POSITIONS = 64
+_HALF_ROOT = tl.constexpr(0.7071067811865476)  # of 2, in GELU
+
+
+def add_norm(x_TC: Tensor, y_TC: Tensor | None, weight_C: Tensor, bias_C: Tensor, eps: float, out_TC: Tensor) -> None:
+    """``x += y``, in place, and the layer norm of the sum, in one pass over memory.
+
+    Args:
+        x_TC: float32; changed.
+        y_TC: what is added, of any floating type; None: nothing.
+        weight_C: of the norm, float32.
+        bias_C: of the norm, float32.
+        eps: of the norm.
+        out_TC: the norm, of any floating type. All are contiguous.
+    """
+    rows, channels = x_TC.shape
+    width = triton.next_power_of_2(channels)
+    at_once = max(1, _ELEMENTS // width)
+    added_TC = x_TC if y_TC is None else y_TC
+    _add_norm[(triton.cdiv(rows, at_once),)](
+        x_TC, added_TC, weight_C, bias_C, out_TC, rows, channels, eps, y_TC is not None, at_once, width, num_warps=4
+    )
+
+
+@triton.jit
+def _add_norm(
+    x, y, weight, bias, out, rows, channels, eps, ADDS: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr
+):
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    channel = tl.arange(0, WIDTH)
+    place = row[:, None] * channels + channel[None, :]
+    is_there = (row[:, None] < rows) & (channel[None, :] < channels)
+    value = tl.load(x + place, mask=is_there, other=0.0)
+    if ADDS:
+        value += tl.load(y + place, mask=is_there, other=0.0).to(tl.float32)
+        tl.store(x + place, value, mask=is_there)
+    mean = tl.sum(value, axis=1) / channels
+    centred = tl.where(is_there, value - mean[:, None], 0.0)
+    scale = tl.rsqrt(tl.sum(centred * centred, axis=1) / channels + eps)
+    scales = tl.load(weight + channel, mask=channel < channels, other=0.0)
+    shifts = tl.load(bias + channel, mask=channel < channels, other=0.0)
+    normed = centred * scale[:, None] * scales[None, :] + shifts[None, :]
+    tl.store(out + place, normed.to(out.dtype.element_ty), mask=is_there)
+
+
+def gelu_(x: Tensor) -> Tensor:
+    """GELU (the exact one) in place, of a contiguous tensor of any floating type; computed in float32."""
+    size = x.numel()
+    _gelu[(triton.cdiv(size, _ELEMENTS),)](x, size, _ELEMENTS, num_warps=8)
+    return x
+
+
+@triton.jit
+def _gelu(x, size, BLOCK: tl.constexpr):
+    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    value = tl.load(x + place, mask=place < size, other=0.0).to(tl.float32)
+    tl.store(x + place, _gelu_of(value).to(x.dtype.element_ty), mask=place < size)
+
+
+@triton.jit
+def _gelu_of(value):
+    return 0.5 * value * (1.0 + tl.erf(value * _HALF_ROOT))
+
+
+def draw_prompts(
+    tops_r: Tensor,
+    afters_r: Tensor,
+    column_starts: Tensor,
+    mask_starts: Tensor,
+    lefts_n: Tensor,
+    suffix_LP: Tensor,
+    weights_PL: Tensor,
+    reach: float,
+    out_nPP: Tensor,
+) -> None:
+    """The prompts of some masks of an image, as ``prompts.draw_prompt`` gives them, but transposed.
+
+    Args:
+        tops_r: as ``MaskPieces`` has it, on the GPU; the following likewise.
+        afters_r: see there.
+        column_starts: see there.
+        mask_starts: see there; of the masks that are wanted, with the end of the last.
+        lefts_n: see there; of the masks that are wanted.
+        suffix_LP: ``Axis.suffix_LP`` of the image's height.
+        weights_PL: ``Axis.weights_PL`` of its width.
+        reach: ``Axis.reach`` of its width.
+        out_nPP: float32, (n, P, P): of each mask column by column.
+    """
+    masks, side = out_nPP.shape[:2]
+    width = weights_PL.shape[1]
+    _draw[(masks, side)](
+        tops_r, afters_r, column_starts, mask_starts, lefts_n, suffix_LP, weights_PL, out_nPP,
+        width, width / side, reach, side, num_warps=2,
+    )  # fmt: skip
+
+
+@triton.jit
+def _draw(
+    tops, afters, column_starts, mask_starts, lefts, suffix, weights, out,
+    width, scale, reach, SIDE: tl.constexpr,
+):  # fmt: skip
+    mask = tl.program_id(0)
+    column = tl.program_id(1)
+    first = tl.load(mask_starts + mask)
+    count = tl.load(mask_starts + mask + 1) - first
+    left = tl.load(lefts + mask)
+    centre = scale * (column + 0.5)
+    low = tl.maximum((centre - reach).to(tl.int32) - 1, left)
+    high = tl.minimum((centre + reach).to(tl.int32) + 2, left + count)
+    row = tl.arange(0, SIDE)
+    drawn = tl.zeros((SIDE,), tl.float32)
+    for x in range(low, high):
+        weight = tl.load(weights + column * width + x)
+        start = tl.load(column_starts + first + x - left)
+        end = tl.load(column_starts + first + x - left + 1)
+        for piece in range(start, end):
+            top = tl.load(tops + piece)
+            after = tl.load(afters + piece)
+            part = tl.load(suffix + top * SIDE + row) - tl.load(suffix + after * SIDE + row)
+            drawn += weight * part
+    drawn = tl.minimum(tl.maximum(drawn, 0.0), 1.0)
+    tl.store(out + (mask * SIDE + column).to(tl.int64) * SIDE + row, drawn)
+
+
+def shrink_prompts(
+    prompts_nPP: Tensor, first: tuple[Tensor, ...], second: tuple[Tensor, ...], eps: float, out: Tensor
+) -> None:
+    """The prompt encoder's two convolutions of stride 2 over transposed prompts, each with its norm and GELU.
+
+    Args:
+        prompts_nPP: float32, column by column.
+        first: weight (c, 1, 2, 2) and bias (c,) of the first convolution, weight and bias of its norm; float32.
+        second: the same of the second, (C, c, 2, 2).
+        eps: of the norms.
+        out: (n, E * E, C), of any floating type: row by row.
+    """
+    masks, side = prompts_nPP.shape[:2]
+    positions = (side // 4) ** 2
+    channels, inner = second[0].shape[:2]
+    block = min(_POSITIONS, positions)
+    _shrink[(masks, triton.cdiv(positions, block))](
+        prompts_nPP, *first, *second, out, eps, side, positions, inner, channels, block, num_warps=4
+    )
+
+
+@triton.jit
+def _shrink(
+    prompts, weight1, bias1, scale1, shift1, weight2, bias2, scale2, shift2, out, eps,
+    SIDE: tl.constexpr, POSITIONS: tl.constexpr, INNER: tl.constexpr, CHANNELS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    mask = tl.program_id(0).to(tl.int64)
+    position = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    is_there = position < POSITIONS
+    y = position // (SIDE // 4) * 4
+    x = position % (SIDE // 4) * 4
+    inner = tl.arange(0, INNER)
+    channel = tl.arange(0, CHANNELS)
+    found = tl.zeros((BLOCK, CHANNELS), tl.float32) + tl.load(bias2 + channel)[None, :]
+    base = prompts + mask * SIDE * SIDE
+    for corner in tl.static_range(4):
+        hidden = tl.zeros((BLOCK, INNER), tl.float32) + tl.load(bias1 + inner)[None, :]
+        for pixel in tl.static_range(4):
+            row = y + corner // 2 * 2 + pixel // 2
+            column = x + corner % 2 * 2 + pixel % 2
+            value = tl.load(base + column * SIDE + row, mask=is_there, other=0.0)
+            hidden += value[:, None] * tl.load(weight1 + inner * 4 + pixel)[None, :]
+        hidden = _gelu_of(_normed(hidden, scale1, shift1, eps, INNER))
+        for each in tl.static_range(INNER):
+            chosen = tl.sum(tl.where(inner[None, :] == each, hidden, 0.0), axis=1)
+            found += chosen[:, None] * tl.load(weight2 + (channel * INNER + each) * 4 + corner)[None, :]
+    found = _gelu_of(_normed(found, scale2, shift2, eps, CHANNELS))
+    place = (mask * POSITIONS + position)[:, None] * CHANNELS + channel[None, :]
+    tl.store(out + place, found.to(out.dtype.element_ty), mask=is_there[:, None])
+
+
+@triton.jit
+def _normed(value, scale, shift, eps, CHANNELS: tl.constexpr):
+    channel = tl.arange(0, CHANNELS)
+    centred = value - (tl.sum(value, axis=1) / CHANNELS)[:, None]
+    spread = tl.rsqrt(tl.sum(centred * centred, axis=1) / CHANNELS + eps)
+    return centred * spread[:, None] * tl.load(scale + channel)[None, :] + tl.load(shift + channel)[None, :]

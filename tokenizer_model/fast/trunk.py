@@ -1,0 +1,214 @@
+"""The image backbone, a Hiera trunk with its neck, for a GPU.
+
+Tokens lie in the order of the attention windows from one end of a stage to the other: a window's tokens follow each
+other, so nothing is cut into windows and put together again in each block; attention over the whole image does not care
+for the order. Products are in 16 bits, the sums of the residual stream and the norms in float32.
+
+Letters: B images, S side of the network's image, F side of a stage in tokens, w side of its windows, C channels, T = B *
+F^2 tokens, E = S / 16, D channels of the neck.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from sam2.modeling.backbones.hieradet import Hiera, MultiScaleBlock
+from torch import Tensor, nn
+
+from tokenizer_model.fast.kernels import add_norm, gelu_
+from tokenizer_model.network import StillSam2
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """What stands at the tokens of a stage.
+
+    Attributes:
+        rows: (T, C), of any floating type, window by window.
+        side: F.
+        window: w.
+    """
+
+    rows: Tensor
+    side: int
+    window: int
+
+    def in_rows(self) -> Tensor:
+        """(B, F, F, C), row by row of the image."""
+        around = self.side // self.window
+        cut = self.rows.view(-1, around, around, self.window, self.window, self.rows.shape[1])
+        return cut.transpose(2, 3).reshape(-1, self.side, self.side, self.rows.shape[1])
+
+    def windowed(self, window: int) -> Tokens:
+        """The same in windows of another side."""
+        return self if window == self.window else into_windows(self.in_rows(), window)
+
+
+def into_windows(image_BFFC: Tensor, window: int) -> Tokens:
+    """Tokens of an image, row by row, in windows."""
+    side, channels = image_BFFC.shape[2:]
+    cut = image_BFFC.view(-1, side // window, window, side // window, window, channels)
+    return Tokens(cut.transpose(2, 3).reshape(-1, channels), side, window)
+
+
+class FastTrunk:
+    """Trunk and neck.
+
+    Args:
+        network: the weights, on the device that is to compute.
+        kind: of the products: a 16-bit type, or float32 to compare with the modules.
+    """
+
+    def __init__(self, network: StillSam2, kind: torch.dtype) -> None:
+        encoder = cast("Any", network.image_encoder)
+        trunk: Hiera = encoder.trunk
+        self.network, self.kind = network, kind
+        self._patches = cast("nn.Conv2d", trunk.patch_embed.proj)
+        self._patch_weight = self._patches.weight.to(kind).contiguous(memory_format=torch.channels_last)
+        self._patch_bias = cast("Tensor", self._patches.bias).to(kind)
+        self._place = trunk._get_pos_embed  # noqa: SLF001
+        self._blocks = [_Block(cast("MultiScaleBlock", block), kind) for block in trunk.blocks]
+        self._stage_ends = set(trunk.stage_ends)
+        self._windows = windows_of(trunk)
+        self._laterals = [_linear(convolution.conv, kind) for convolution in reversed(list(encoder.neck.convs))]
+
+    def __call__(self, pixels_B3SS: Tensor) -> list[Tokens]:
+        """What comes out of each stage.
+
+        Args:
+            pixels_B3SS: normalised, in ``kind``.
+        """
+        patches = self._patches
+        found = F.conv2d(
+            pixels_B3SS.contiguous(memory_format=torch.channels_last),
+            self._patch_weight,
+            self._patch_bias,
+            stride=patches.stride,  # pyright: ignore[reportArgumentType]
+            padding=patches.padding,  # pyright: ignore[reportArgumentType]
+        ).permute(0, 2, 3, 1)
+        tokens = into_windows(found.float() + self._place(found.shape[1:3]), self._windows[0])
+        stages, pending = [], None
+        for number, (block, window) in enumerate(zip(self._blocks, self._windows, strict=True)):
+            if window != tokens.window:
+                tokens, pending = Tokens(_sum(tokens.rows, pending), tokens.side, tokens.window).windowed(window), None
+            tokens, pending = block(tokens, pending)
+            if number in self._stage_ends:
+                tokens, pending = Tokens(_sum(tokens.rows, pending), tokens.side, tokens.window), None
+                stages.append(tokens)
+        return stages
+
+    def embedding(self, stages: list[Tokens]) -> Tensor:
+        """The image embedding with the no-memory embedding added: float32, (B, E^2, D), row by row."""
+        last, above = stages[2], stages[3]
+        top = above.windowed(last.window // 2)  # the same windows of the image, at half the resolution
+        sums = self._lateral(3, top).float().view(-1, top.window, 1, top.window, 1, self._laterals[3][1].shape[0])
+        found = self._lateral(2, last).float().view(-1, top.window, 2, top.window, 2, sums.shape[-1]) + sums
+        rows = Tokens(found.view(len(last.rows), -1), last.side, last.window).in_rows()
+        return rows.flatten(1, 2) + self.network.no_mem_embed.reshape(1, 1, -1)
+
+    def fine(self, stages: list[Tokens]) -> Tensor:
+        """The neck's finest level, (B, D, 4 E, 4 E)."""
+        return self._level(0, stages)
+
+    def middle(self, stages: list[Tokens]) -> Tensor:
+        """The neck's middle level, (B, D, 2 E, 2 E)."""
+        return self._level(1, stages)
+
+    def _level(self, level: int, stages: list[Tokens]) -> Tensor:
+        tokens = stages[level]
+        found = Tokens(self._lateral(level, tokens), tokens.side, tokens.window).in_rows()
+        return found.permute(0, 3, 1, 2)
+
+    def _lateral(self, level: int, tokens: Tokens) -> Tensor:
+        weight, bias = self._laterals[level]
+        return torch.addmm(bias, tokens.rows.to(self.kind), weight)
+
+
+def windows_of(trunk: Hiera) -> list[int]:
+    """The window of each block's tokens as they come in; blocks that see the whole image take what there is."""
+    windows: list[int] = []
+    for number, block in enumerate(trunk.blocks):
+        own = int(cast("Any", block).window_size)
+        after_pooling = number > 0 and cast("Any", trunk.blocks[number - 1]).q_stride is not None
+        if own:
+            windows.append(own)
+        elif after_pooling:
+            windows.append(windows[-1] // 2)
+        else:
+            windows.append(windows[-1])
+    return windows
+
+
+class _Block:
+    """One block: attention and MLP, each on the norm of the residual stream and added to it."""
+
+    def __init__(self, block: MultiScaleBlock, kind: torch.dtype) -> None:
+        self._kind = kind
+        self._is_global = block.window_size == 0
+        self._stride = block.q_stride[0] if block.q_stride else 1
+        self._heads = block.attn.num_heads
+        self._norm1, self._norm2 = cast("nn.LayerNorm", block.norm1), cast("nn.LayerNorm", block.norm2)
+        self._qkv, self._out = _linear(block.attn.qkv, kind), _linear(block.attn.proj, kind)
+        self._wider = _linear(block.proj, kind) if block.dim != block.dim_out else None
+        self._hidden, self._back = (_linear(cast("nn.Linear", layer), kind) for layer in block.mlp.layers)
+
+    def __call__(self, tokens: Tokens, pending: Tensor | None) -> tuple[Tokens, Tensor]:
+        """The residual stream, and what is still to be added to it; takes the same."""
+        normed = self._normed(tokens.rows, pending, self._norm1)
+        found = torch.addmm(self._out[1], self._attention(normed, tokens), self._out[0])
+        rows, side, window = tokens.rows, tokens.side // self._stride, tokens.window // self._stride
+        if self._wider is not None:
+            wide = torch.addmm(self._wider[1], normed, self._wider[0])
+            rows = (self._pooled(wide, tokens.window) if self._stride > 1 else wide).float()
+        normed = self._normed(rows, found, self._norm2)
+        hidden = gelu_(torch.addmm(self._hidden[1], normed, self._hidden[0]))
+        return Tokens(rows, side, window), torch.addmm(self._back[1], hidden, self._back[0])
+
+    def _normed(self, rows: Tensor, added: Tensor | None, norm: nn.LayerNorm) -> Tensor:
+        out = torch.empty_like(rows, dtype=self._kind)
+        add_norm(rows, added, norm.weight, norm.bias, norm.eps, out)
+        return out
+
+    def _attention(self, normed: Tensor, tokens: Tokens) -> Tensor:
+        length = tokens.side**2 if self._is_global else tokens.window**2
+        all_three = torch.addmm(self._qkv[1], normed, self._qkv[0]).view(-1, length, 3, self._heads, self._head_size)
+        queries, keys, values = all_three.unbind(2)
+        if self._stride > 1:
+            pooled = self._pooled(queries.reshape(-1, self._heads * self._head_size), tokens.window)
+            queries = pooled.view(len(keys), -1, self._heads, self._head_size)
+        found = F.scaled_dot_product_attention(queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2))
+        return found.transpose(1, 2).reshape(-1, self._heads * self._head_size)
+
+    @property
+    def _head_size(self) -> int:
+        return self._out[0].shape[0] // self._heads
+
+    def _pooled(self, rows: Tensor, window: int) -> Tensor:
+        """The largest of each 2 x 2 tokens of a window."""
+        halved = window // 2
+        cut = rows.view(-1, halved, 2, halved, 2, rows.shape[1])
+        return cut.amax(dim=(2, 4)).view(-1, rows.shape[1])
+
+
+def _linear(layer: nn.Linear | nn.Conv2d, kind: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Weight, (in, out), as products take it, and bias; of a convolution of one pixel too."""
+    weight = layer.weight.flatten(1)
+    return weight.to(kind).contiguous().T, cast("Tensor", layer.bias).to(kind)
+
+
+def _sum(rows: Tensor, pending: Tensor | None) -> Tensor:
+    return rows if pending is None else rows + pending
+
+
+def unsupported(network: StillSam2) -> Iterator[str]:
+    """Why this trunk cannot be computed here; nothing where it can."""
+    trunk: Hiera = cast("Any", network.image_encoder).trunk
+    side = network.image_size // 4
+    for block, window in zip(trunk.blocks, windows_of(trunk), strict=True):
+        if side % window:
+            yield f"windows of {window} do not fit {side} tokens"
+        side //= 2 if cast("Any", block).q_stride else 1
