@@ -96,6 +96,11 @@ def read_segmentation(segmentation: Any, height: int, width: int) -> RLE:
         RecordError: ``mask-invalid`` (odd or short polygon, broken RLE), ``mask-size`` (RLE of another
             size), ``mask-empty`` (no foreground pixel).
     """
+    return _measured(segmentation, height, width)[0]
+
+
+def _measured(segmentation: Any, height: int, width: int) -> tuple[RLE, int]:
+    """As ``read_segmentation``, with the foreground pixels."""
     if isinstance(segmentation, Mapping):
         rle = _read_rle(segmentation, height, width)
     elif isinstance(segmentation, Sequence) and not isinstance(segmentation, str | bytes):
@@ -106,9 +111,10 @@ def read_segmentation(segmentation: Any, height: int, width: int) -> RLE:
     else:
         kind = type(segmentation).__name__
         raise RecordError("mask-invalid", f"segmentation: expected a list or an RLE, got {kind}")
-    if area(rle) == 0:
+    pixels = area(rle)
+    if not pixels:
         raise RecordError("mask-empty", f"segmentation: no foreground pixel on {width}x{height}")
-    return rle
+    return rle, pixels
 
 
 def read_segmentations(segmentations: Sequence[Any], height: int, width: int) -> list[tuple[RLE, int] | RecordError]:
@@ -132,11 +138,9 @@ def read_segmentations(segmentations: Sequence[Any], height: int, width: int) ->
             found.append((RLE(height, width, string.decode("ascii")), pixels))
             continue
         try:
-            rle = read_segmentation(segmentation, height, width)
+            found.append(_measured(segmentation, height, width))
         except RecordError as error:
             found.append(error)
-        else:
-            found.append((rle, area(rle)))
     return found
 
 
