@@ -28,12 +28,12 @@ def on_gpus(data: Data, root: Path, folder: Path, settings: RunSettings, gpus: i
         gpus: that the machine has.
     """
     rows = []
-    for number in sorted({1, gpus}):
+    for number in sorted({1, max(gpus, 1)}):
         figures, _ = files_to_files(data, root, folder, replace(settings, gpus=tuple(range(number))))
         rows.append({"gpus": number, **figures})
     found: dict[str, Any] = {"runs": rows}
     if gpus < 2:
-        found["skipped"] = f"this machine has {gpus} GPU: nothing to compare one with"
+        found["skipped"] = f"GPUs of this machine: {gpus}; there is nothing to compare one with"
         return found
     for name in ("masks_per_second", "command_masks_per_second", "span_masks_per_second"):
         found[f"times_{name}"] = round(rows[1][name] / rows[0][name], 3)
