@@ -6,8 +6,9 @@ The plain path computes as the published runs did, eager under autocast; the run
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,17 +21,20 @@ from tokenizer_model.network import normalised
 from tokenizer_model.paths import NetworkPath, PlainPath, Precision
 
 IMAGE_BATCHES = (1, 8, 16)
-MASK_BATCHES = (1, 32, 128)
+MASK_BATCHES = (1, 32, 128, 256)
+# Of whole calls, as units make them: images, and masks of each.
+_CALLS = ((8, 4), (8, 20), (8, 100))
 _COUNTED_MASKS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class _Way:
-    """One way of computing the network: its name, the type of its matrix products, and what computes."""
+    """One way of computing the network: its name, the type of its matrix products, what computes, and whose it is."""
 
     name: str
     kind: str
     path: NetworkPath
+    tokenizer: MaskTokenizer
 
 
 def device_stages(tokenizer: str, precisions: Sequence[Precision], device: str, *, is_small: bool) -> dict[str, Any]:
@@ -50,8 +54,13 @@ def device_stages(tokenizer: str, precisions: Sequence[Precision], device: str, 
     work = _work(opened, prepared)
     for way in _ways(opened, tokenizer, precisions):
         for row in _network_rows(way, prepared, images, masks):
-            row["way"] = way.name
-            rows.append(_against(row, work[row["stage"]], best, way.kind))
+            rows.append(_against({**row, "way": way.name}, work.get(row["stage"]), best, way.kind))
+        if way.tokenizer is not opened:
+            calls = [(2, 3)] if is_small else _CALLS
+            rows += [
+                _against({**row, "way": way.name}, None, best, way.kind)
+                for row in _calls(way.tokenizer, prepared, calls)
+            ]
     rows += [_against({**row, "way": "all"}, None, best, "float32") for row in _other_rows(opened, prepared)]
     return {"limits": best, "work": {name: {"flop": flop, "eager_bytes": size} for name, (flop, size) in work.items()},
             "stages": rows}  # fmt: skip
@@ -62,13 +71,13 @@ def _ways(opened: MaskTokenizer, tokenizer: str, precisions: Sequence[Precision]
     is_gpu = opened.device.type == "cuda"
     plain: Precision = "bf16" if is_gpu else "fp32"
     kinds = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
-    ways = [_Way(f"plain {plain}", kinds[plain], PlainPath(opened.network, plain))]
+    ways = [_Way(f"plain {plain}", kinds[plain], PlainPath(opened.network, plain), opened)]
     for precision in precisions:
         other = open_tokenizer(tokenizer, device=opened.device, precision=precision)
         path = path_of(other)
         if not isinstance(path, PlainPath) or precision != plain:
             kind = "plain" if isinstance(path, PlainPath) else "run's"
-            ways.append(_Way(f"{kind} {precision}", kinds[precision], path))
+            ways.append(_Way(f"{kind} {precision}", kinds[precision], path, other))
     return ways
 
 
@@ -98,15 +107,19 @@ def _work(opened: MaskTokenizer, prepared: Sequence[Prepared]) -> dict[str, tupl
 def _network_rows(
     way: _Way, prepared: Sequence[Prepared], image_batches: Sequence[int], mask_batches: Sequence[int]
 ) -> list[dict[str, Any]]:
-    path, rows = way.path, []
-    device = path.network.no_mem_embed.device if isinstance(path, PlainPath) else torch.device("cuda")
+    path, device, rows = way.path, way.tokenizer.device, []
     for batch in image_batches:
         staged = path.stage(prepared[:batch])
         seconds = timed(lambda staged=staged: path.features(staged), device)
         rows.append(_row("backbone", batch, seconds))
     staged = path.stage(prepared[:1])
     features = path.features(staged)
+    draw = getattr(path, "_draw", None)  # of the path that draws prompts on the device
     for batch in mask_batches:
+        if draw is not None:
+            prompts = torch.empty(batch, *prepared[0].prompt(0).shape, device=device)
+            call = functools.partial(draw, features.masks[0], slice(0, batch), prompts)
+            rows.append(_row("prompts on the device", batch, timed(call, device)))
         chosen = [(0, mask) for mask in range(batch)]
         seconds = timed(lambda chosen=chosen: path.embeddings(staged, features, chosen), device)
         rows.append(_row("mask encoder", batch, seconds))
@@ -115,6 +128,36 @@ def _network_rows(
         seconds = timed(lambda owners=owners, z_ND=z_ND: path.logits(features, owners, z_ND), device)
         rows.append(_row("decoder", batch, seconds))
     return rows
+
+
+def _calls(
+    tokenizer: MaskTokenizer, prepared: Sequence[Prepared], calls: Sequence[tuple[int, int]]
+) -> list[dict[str, Any]]:
+    """Whole calls of ``encode_prepared`` from one thread, with all that is copied and fetched."""
+    rows = []
+    for images, masks in calls:
+        some = [with_masks(one, masks) for one in prepared[:images]]
+        seconds = timed(lambda some=some: tokenizer.encode_prepared(some), tokenizer.device)
+        rows.append(_row(f"whole call, {masks} masks an image", images, seconds))
+    return rows
+
+
+def with_masks(one: Prepared, masks: int) -> Prepared:
+    """An image with its first masks only."""
+    pieces = one.pieces
+    columns = pieces.mask_starts[: masks + 1]
+    starts = pieces.column_starts[: columns[-1] + 1]
+    fewer = replace(
+        pieces,
+        tops=pieces.tops[: starts[-1]],
+        afters=pieces.afters[: starts[-1]],
+        column_starts=starts,
+        mask_starts=columns,
+        lefts=pieces.lefts[:masks],
+        boxes=pieces.boxes[:masks],
+        areas=pieces.areas[:masks],
+    )
+    return replace(one, pieces=fewer)
 
 
 @torch.inference_mode()

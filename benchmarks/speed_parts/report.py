@@ -18,7 +18,7 @@ _SOFTWARE = ("torch", "triton", "ray", "pillow", "pyarrow")
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores that this process may use, GPUs with their driver, and versions."""
+    """Processor, cores that this process may use, what else ran in the last minute, GPUs with driver, and versions."""
     software: dict[str, str | None] = {"python": platform.python_version()}
     for name in _SOFTWARE:
         try:
@@ -28,6 +28,7 @@ def machine() -> dict[str, Any]:
     return {
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)),
+        "load_of_last_minute": round(os.getloadavg()[0], 2),
         "gpus": gpus(),
         **software,
     }

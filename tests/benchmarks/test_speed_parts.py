@@ -18,12 +18,13 @@ from pycocotools import mask as coco
 from benchmarks import large_weights
 from benchmarks.speed_parts import drift, published
 from benchmarks.speed_parts.data import Data, make, of_kind, read
+from benchmarks.speed_parts.device_stages import with_masks
 from benchmarks.speed_parts.limits import cost
 from benchmarks.speed_parts.monitor import COMMAND, Monitor
 from benchmarks.speed_parts.shapes import areas, outline, runs
 from benchmarks.speed_parts.summing import TRAINING_MASKS, projection
 from converters.masks.registry import open_mask_source
-from tokenizer_model import Hiera, MaskTokenizer, TokenizerConfig, save_tokenizer
+from tokenizer_model import Hiera, MaskTokenizer, Prepared, TokenizerConfig, save_tokenizer
 
 TINY = TokenizerConfig(
     backbone=Hiera(embed_dim=16, num_heads=1, stages=(1, 1, 1, 1), global_blocks=(), windows=(2, 2, 2, 2)),
@@ -184,3 +185,12 @@ def test_masks_that_differ_are_listed_by_the_margin_of_the_first_level_that_does
     assert (row["differing"], row["first_at_level"]) == (2, [1, 1])
     assert listed == [["c", 0, 0.5, [4, 5], [8, 9]], ["b", 1, 0.1, [2, 3], [2, 9]]]
     assert row["largest_margin_that_differs"] == 0.5
+
+
+def test_an_image_with_fewer_masks_keeps_the_first(tars: tuple[Data, Path]) -> None:
+    (one,) = drift.made_images(*tars, 1)
+    rles = [region.rle for region in one.scene.regions]
+    whole = Prepared.of(one.open(), rles, TINY)
+    fewer = with_masks(whole, 2)
+    assert fewer.num_masks == 2
+    assert np.array_equal(fewer.prompts, whole.prompts[:2])
