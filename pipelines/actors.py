@@ -7,13 +7,16 @@ where actors do not fit. Tried against Ray Data over units; docs/design.md has t
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
+import uuid
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import ActorUnavailableError, RayActorError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -37,10 +40,11 @@ class UnitActor:
     Args:
         order: of the tokenizer.
         settings: of the units, by split.
-        encoder: actor that computes for this one; None: this one holds the tokenizer itself.
+        encoder: name of the actor that computes for this one; None: this one holds the tokenizer itself. No handle:
+            Ray counts a handle as an object that may be lost, and cannot promise to restart who was made with it.
     """
 
-    def __init__(self, order: TokenizerOrder, settings: Mapping[str, UnitWork], encoder: Any = None) -> None:
+    def __init__(self, order: TokenizerOrder, settings: Mapping[str, UnitWork], encoder: str | None = None) -> None:
         self.order, self.settings, self.encoder = order, settings, encoder
         self._tokenizer: Tokenizer | None = None
 
@@ -61,7 +65,7 @@ class UnitActor:
         if self.encoder is None:
             return self.order.open()
         self.order.check_software()
-        return RemoteTokenizer(self.encoder)
+        return RemoteTokenizer(ray.get_actor(self.encoder))
 
 
 class Crews:
@@ -103,13 +107,14 @@ class Crews:
             "scheduling_strategy": PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=0),
             **_OPTIONS,
         }
-        own = {"num_gpus": layout.share, "max_concurrency": CALLS_AT_ONCE}
+        name = f"encoder-{uuid.uuid4().hex}"
+        own = {"num_gpus": layout.share, "max_concurrency": CALLS_AT_ONCE, "name": name}
         holder: Any = ray.remote(**options, **own)(EncoderActor)
         encoder = holder.remote(self.order)
         self._encoders.append(encoder)
         feeder: Any = ray.remote(**options)(UnitActor)
         for _ in range(feeders):
-            self._encoder_of[feeder.remote(self.order, self.settings, encoder)] = encoder
+            self._encoder_of[feeder.remote(self.order, self.settings, name)] = encoder
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -124,30 +129,37 @@ class Crews:
 
         An actor gets its first unit when it is ready, so actors that the cluster has no room for yet hold up nothing.
         One unit is in flight for each actor, and jobs are drawn only when one is free: the driver's memory does not
-        grow with their number.
+        grow with their number. An actor whose node is lost gives its unit back: Ray's own retries are over before Ray
+        has noticed, and the actor may have to wait for another node.
 
         Raises:
             SetupError: the output cannot be written, the tokenizer cannot be opened, or an actor died more often than
                 its unit, or its call, is tried.
         """
-        starting = {handle.ready.remote(): handle for handle in self._encoder_of}
-        running: dict[Any, Any] = {}
-        waiting = iter(jobs)
-        job = next(waiting, None)
+        calls: dict[Any, tuple[Any, Job | None]] = {
+            handle.ready.remote(): (handle, None) for handle in self._encoder_of
+        }
+        queue = _Queue(jobs)
         patience: float | None = PATIENCE
         with setup_errors():
-            while job is not None or running:
-                done, _ = ray.wait([*starting, *running], num_returns=1, timeout=patience)
+            while queue.next is not None or any(job is not None for _, job in calls.values()):
+                done, _ = ray.wait([*calls], num_returns=1, timeout=patience)
                 patience = None
                 if not done:
                     self._say_what_is_wanted()
                     continue
-                handle = starting.pop(done[0], None) or running.pop(done[0])
-                finished = ray.get(done[0])
+                handle, job = calls.pop(done[0])
+                try:
+                    finished = ray.get(done[0])
+                except ActorUnavailableError:
+                    if job is not None and not queue.takes_back(job):
+                        raise
+                    calls[handle.ready.remote()] = handle, None
+                    continue
                 self._started.add(self._encoder_of[handle])
-                if job is not None:
-                    running[handle.run.remote(job)] = handle
-                    job = next(waiting, None)
+                if queue.next is not None:
+                    job = queue.draw()
+                    calls[handle.run.remote(job)] = handle, job
                 if finished is not None:
                     yield finished
 
@@ -172,3 +184,30 @@ class Crews:
             gpus,
             ", fewer with a smaller --feeders" if layout.crews[0] else "",
         )
+
+
+class _Queue:
+    """Jobs that wait, drawn when they are needed; those that came back are the next.
+
+    Attributes:
+        next: the job that ``draw`` gives; None: there is none.
+    """
+
+    def __init__(self, jobs: Iterable[Job]) -> None:
+        self._jobs = iter(jobs)
+        self._times_back: Counter[tuple[str, int]] = Counter()
+        self.next = next(self._jobs, None)
+
+    def draw(self) -> Job | None:
+        job, self.next = self.next, next(self._jobs, None)
+        return job
+
+    def takes_back(self, job: Job) -> bool:
+        """Whether a job that an actor could not end shall be drawn again: not if it came back too often."""
+        self._times_back[job.split, job.index] += 1
+        if self._times_back[job.split, job.index] > MAX_RETRIES:
+            return False
+        if self.next is not None:
+            self._jobs = itertools.chain([self.next], self._jobs)
+        self.next = job
+        return True
