@@ -106,13 +106,15 @@ def unpack(strings: Sequence[bytes]) -> Runs:
 def _numbers(
     bits_c: NDArray[np.uint8], firsts_r: NDArray[np.int64], last_r: NDArray[np.uint8], lengths_r: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """The numbers that characters spell, from a first to a last one. Most have one or two."""
-    numbers_r = (bits_c[firsts_r] & 0x1F).astype(np.int64)
-    for place in range(1, min(int(lengths_r.max()), _MAX_CHARACTERS)):
-        longer = np.flatnonzero(lengths_r > place)
+    """The numbers that characters spell, from a first to a last one, which has the sign. Most have one or two."""
+    numbers_r = (last_r & 0x1F ^ 0x10).astype(np.int64) - 0x10
+    longer = np.flatnonzero(lengths_r > 1)
+    numbers_r[longer] <<= 5 * (np.minimum(lengths_r[longer], _MAX_CHARACTERS) - 1)
+    for place in range(_MAX_CHARACTERS - 1):
+        if not longer.size:
+            break
         numbers_r[longer] |= (bits_c[firsts_r[longer] + place] & 0x1F).astype(np.int64) << 5 * place
-    below = np.flatnonzero(last_r & 0x10)
-    numbers_r[below] -= 1 << 5 * np.minimum(lengths_r[below], _MAX_CHARACTERS)
+        longer = longer[lengths_r[longer] > place + 2]
     return numbers_r
 
 
