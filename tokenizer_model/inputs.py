@@ -58,7 +58,7 @@ class Prepared:
         pieces = MaskPieces.of(regions)
         side = config.image_size
         rgb = image if image.mode == "RGB" else image.convert("RGB")  # converting copies all pixels
-        return cls(np.array(rgb.resize((side, side), Image.Resampling.BICUBIC)), pieces, (height, width))
+        return cls(np.asarray(rgb.resize((side, side), Image.Resampling.BICUBIC)), pieces, (height, width))
 
     @property
     def num_masks(self) -> int:

@@ -25,7 +25,7 @@ from tokenizer_model.checkpoints import (
 )
 from tokenizer_model.identity import TokenizerIdentity, untrained_warning
 from tokenizer_model.paths import Precision
-from tokenizer_model.tokenizer import IMAGE_BATCH, MASK_BATCH, MaskTokenizer
+from tokenizer_model.tokenizer import FAST_IMAGE_BATCH, FAST_MASK_BATCH, IMAGE_BATCH, MASK_BATCH, MaskTokenizer
 
 PUBLISHED = "samtok-256x2"
 EMBEDDED = "small"
@@ -64,8 +64,8 @@ def open_tokenizer(
     *,
     device: str | torch.device = "cpu",
     precision: Precision = "fp32",
-    image_batch: int = IMAGE_BATCH,
-    mask_batch: int = MASK_BATCH,
+    image_batch: int | None = None,
+    mask_batch: int | None = None,
 ) -> MaskTokenizer:
     """A tokenizer that is ready to use, in evaluation mode.
 
@@ -73,8 +73,8 @@ def open_tokenizer(
         spec: as ``identify_tokenizer``.
         device: where it runs.
         precision: ``fp32``, or ``bf16`` on a GPU.
-        image_batch: most images of one backbone pass.
-        mask_batch: most masks of one pass of encoder or decoder.
+        image_batch: most images of one backbone pass; None: 4, and 8 in 16 bits.
+        mask_batch: most masks of one pass of encoder or decoder; None: 32, and 256 in 16 bits.
 
     Raises:
         SetupError: as ``identify_tokenizer``; weights that do not fit; a device that is not there; bf16 elsewhere
@@ -89,12 +89,14 @@ def open_tokenizer(
         model = MaskTokenizer(
             found.checkpoint.config,
             identity=found.identity,
-            image_batch=image_batch,
-            mask_batch=mask_batch,
+            image_batch=image_batch or (IMAGE_BATCH if precision == "fp32" else FAST_IMAGE_BATCH),
+            mask_batch=mask_batch or (MASK_BATCH if precision == "fp32" else FAST_MASK_BATCH),
             precision=precision,
         )
     fit(model, found.checkpoint.state, model.state_dict(), spec)
-    return model.eval().requires_grad_(False).to(place)
+    model.eval().requires_grad_(False).to(place)
+    model.use_fast_path()
+    return model
 
 
 def save_tokenizer(

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from tokenizer_model.config import NUM_HEADS, SAM2_BACKBONES, Hiera, TokenizerConfig
 
 # Mean and standard deviation of ImageNet's RGB values in 0..1, as SAM 2 was trained with.
-_IMAGE_MEAN = (0.485, 0.456, 0.406)
-_IMAGE_STD = (0.229, 0.224, 0.225)
+IMAGE_MEAN = (0.485, 0.456, 0.406)
+IMAGE_STD = (0.229, 0.224, 0.225)
 # Labels that sam2's prompt encoder gives to points.
 _NOT_A_POINT, _FIRST_CORNER, _LAST_CORNER = -1, 2, 3
 
@@ -39,8 +39,8 @@ def normalised(pixels_BSS3: Tensor, kind: torch.dtype = torch.float32) -> Tensor
     Returns:
         (B, 3, S, S), each channel shifted and scaled by ImageNet's mean and standard deviation.
     """
-    mean_3 = torch.tensor(_IMAGE_MEAN, dtype=kind, device=pixels_BSS3.device)
-    std_3 = torch.tensor(_IMAGE_STD, dtype=kind, device=pixels_BSS3.device)
+    mean_3 = torch.tensor(IMAGE_MEAN, dtype=kind, device=pixels_BSS3.device)
+    std_3 = torch.tensor(IMAGE_STD, dtype=kind, device=pixels_BSS3.device)
     return ((pixels_BSS3.to(kind) / 255 - mean_3) / std_3).permute(0, 3, 1, 2).contiguous()
 
 

@@ -5,8 +5,10 @@ Letters: n masks of an image, H and W of the image, P side of the logits.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tokenizer_model.inputs import Prepared
@@ -47,15 +49,20 @@ def _ious(logits_nPP: Tensor, prepared: Prepared, masks: range, threshold: float
     columns = pieces.mask_starts[masks.start : masks.stop + 1]
     ends = pieces.column_starts[columns]
     first, last = int(ends[0]), int(ends[-1])
-    starts_k = torch.from_numpy(pieces.column_starts[columns[0] : columns[-1] + 1]).to(device).long()
+    starts_k = _moved(pieces.column_starts[columns[0] : columns[-1] + 1], device)
     column_r = torch.repeat_interleave(torch.arange(len(starts_k) - 1, device=device), starts_k.diff())
-    mask_starts = torch.from_numpy(columns - columns[0]).to(device).long()
+    mask_starts = _moved(columns - columns[0], device)
     mask_r = torch.searchsorted(mask_starts, column_r, right=True) - 1
-    lefts_n = torch.from_numpy(pieces.lefts[masks.start : masks.stop]).to(device).long()
+    lefts_n = _moved(pieces.lefts[masks.start : masks.stop], device)
     x_r = column_r - mask_starts[mask_r] + lefts_n[mask_r]
-    tops_r = torch.from_numpy(pieces.tops[first:last]).to(device).long()
-    afters_r = torch.from_numpy(pieces.afters[first:last]).to(device).long()
+    tops_r = _moved(pieces.tops[first:last], device)
+    afters_r = _moved(pieces.afters[first:last], device)
     inside_r = (sums_nHW[mask_r, afters_r, x_r] - sums_nHW[mask_r, tops_r, x_r]).long()
     common_n = torch.zeros(len(masks), dtype=torch.int64, device=device).index_add_(0, mask_r, inside_r)
-    areas_n = torch.from_numpy(pieces.areas[masks.start : masks.stop]).to(device)
+    areas_n = _moved(pieces.areas[masks.start : masks.stop], device)
     return common_n.double() / (areas_n + decoded_n - common_n).double()
+
+
+def _moved(numbers: NDArray[np.integer], device: torch.device) -> Tensor:
+    # A copy: what comes from another process cannot be written to, and torch takes such arrays with a warning.
+    return torch.tensor(numbers, dtype=torch.int64, device=device)

@@ -6,6 +6,7 @@ S side of the network's image, P = S / 4 side of mask prompts and logits, H and 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any, get_args
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
+from samtok_data.errors import SetupError
 from samtok_data.masks import RLE
 from samtok_data.words import MISSING, MaskVocabulary
 from tokenizer_model.config import TokenizerConfig
@@ -27,6 +29,8 @@ from tokenizer_model.passes import MaskPass, Step, by_image, run_passes
 from tokenizer_model.paths import NetworkPath, PassSizes, PlainPath, Precision
 from tokenizer_model.quantizers import Quantizer, build_quantizer
 
+logger = logging.getLogger(__name__)
+
 LOGIT_THRESHOLD = 0.5
 """A pixel belongs to a decoded mask where its logit is above this.
 
@@ -36,6 +40,8 @@ Kept so that masks match the published ones.
 
 IMAGE_BATCH = 4
 MASK_BATCH = 32
+FAST_IMAGE_BATCH = 8
+FAST_MASK_BATCH = 256
 
 Codes = NDArray[np.int64]
 Logits = NDArray[np.float32]
@@ -80,6 +86,7 @@ class MaskTokenizer(nn.Module):
             name="unnamed", address="", sha256="", config=config, trained=False, warning=untrained_warning("unnamed")
         )
         self.sizes = PassSizes(image_batch, mask_batch)
+        self._fast: NetworkPath | None = None
         self.precision: Precision = precision
         self.model = SamtokModel(config)
         self.quantizer: Quantizer = build_quantizer(config)
@@ -98,6 +105,22 @@ class MaskTokenizer(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.network.no_mem_embed.device
+
+    def use_fast_path(self) -> None:
+        """Computes in 16 bits by ``tokenizer_model.fast`` from now on. The weights and the device must be settled.
+
+        Without a GPU, in fp32, or with an architecture that it does not support, nothing changes.
+        """
+        if self.precision == "fp32" or self.device.type != "cuda":
+            return
+        from tokenizer_model.fast.path import FastPath, unsupported  # needs triton, which torch brings for GPUs
+
+        reason = unsupported(self.network)
+        if reason is not None:
+            logger.warning("This tokenizer runs by torch's own modules, which is slower: %s.", reason)
+            return
+        kind = torch.float16 if self.precision == "fp16" else torch.bfloat16
+        self._fast = FastPath(self.network, kind, self.sizes)
 
     def prepare(self, image: Image.Image, regions: Sequence[RLE] = ()) -> Prepared:
         """The part of the work that needs no network; can run in other threads, ahead of it.
@@ -311,11 +334,34 @@ class MaskTokenizer(nn.Module):
         return checked
 
     def _of_masks(self, prepared: Sequence[Prepared], step: Step, empty: tuple[NDArray[Any], ...]) -> list[list[Any]]:
-        return self._run(prepared, [one.num_masks for one in prepared], step, empty)
+        """What a step gives of all masks, codes among it. Images that 16-bit numbers do not hold are computed in fp32.
+
+        Raises:
+            SetupError: the weights give embeddings that are no numbers in fp32, either.
+        """
+        found = self._run(prepared, [one.num_masks for one in prepared], step, empty)
+        codes = next(output for output, nothing in zip(found, empty, strict=True) if nothing.dtype == np.int64)
+        wrong = [index for index, codes_nL in enumerate(codes) if (codes_nL == MISSING).any()]
+        if wrong and self.precision != "fp32":
+            logger.warning("%d images exceed the range of %s and were computed in fp32.", len(wrong), self.precision)
+            some = [prepared[index] for index in wrong]
+            again = self._run(some, [one.num_masks for one in some], step, empty, PlainPath(self.network, "fp32"))
+            for output, better in zip(found, again, strict=True):
+                for index, array in zip(wrong, better, strict=True):
+                    output[index] = array
+            wrong = [index for index in wrong if (codes[index] == MISSING).any()]
+        if wrong:
+            raise SetupError(f"tokenizer {self.identity.name}: its weights give embeddings that are no numbers")
+        return found
 
     @torch.inference_mode()
     def _run(
-        self, prepared: Sequence[Prepared], counts: Sequence[int], step: Step, empty: tuple[NDArray[Any], ...]
+        self,
+        prepared: Sequence[Prepared],
+        counts: Sequence[int],
+        step: Step,
+        empty: tuple[NDArray[Any], ...],
+        path: NetworkPath | None = None,
     ) -> list[list[Any]]:
         """What a step gives, by image.
 
@@ -324,17 +370,19 @@ class MaskTokenizer(nn.Module):
             counts: masks of each.
             step: gives tensors with one row for each mask of a pass.
             empty: these as arrays, for an image without masks.
+            path: another way than the usual one.
         """
         if not any(counts):
             return [[nothing.copy() for _ in prepared] for nothing in empty]
-        return [by_image(array, counts) for array in run_passes(self._path, self.sizes, prepared, counts, step)]
+        return [by_image(array, counts) for array in run_passes(path or self._path, self.sizes, prepared, counts, step)]
 
     @property
     def _path(self) -> NetworkPath:
-        return PlainPath(self.network, self.precision)
+        return self._fast or PlainPath(self.network, self.precision)
 
     def _codes(self, z_ND: Tensor) -> Tensor:
-        return self.quantizer.encode(z_ND)
+        codes_NL = self.quantizer.encode(z_ND)
+        return codes_NL.masked_fill(~z_ND.isfinite().all(dim=1, keepdim=True), MISSING)
 
     def _vectors(self, codes_NL: Tensor) -> Tensor:
         return self.quantizer.decode(codes_NL)

@@ -1,4 +1,4 @@
-"""The tokenizer's network for a GPU, in 16-bit arithmetic: the same function as the modules of sam2, computed otherwise.
+"""The tokenizer's network for a GPU, in 16-bit arithmetic: the function of sam2's modules, computed otherwise.
 
 path           what MaskTokenizer calls: staging, features, embeddings, logits
 trunk          the image backbone, its tokens in the order of the attention windows

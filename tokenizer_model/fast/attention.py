@@ -1,15 +1,17 @@
 """Triton kernels of the mask encoder: each passes over the positions of the image once, for one mask.
 
-The tokens of a mask (T) attend to the positions (E^2), and the positions to the tokens, with H heads. T * H = R is small,
-so all heads of all tokens go through the tensor cores together, and nothing is projected at the positions: a score is
-(W x) q = x (W' q), with W' q made once for each head and token, and a sum of values is (sum of p x) W'. What is x in the
-first layer is what the image gives, shared by its masks, plus a product with the M channels of the small mask.
+The tokens of a mask (T) attend to the positions (E^2), and the positions to the tokens, with H heads. T * H = R is
+small, so all heads of all tokens go through the tensor cores together, and nothing is projected at the positions: a
+score is (W x) q = x (W' q), with W' q made once for each head and token, and a sum of values is (sum of p x) W'. In the
+first layer x is what the image gives, shared by its masks, plus a product with the M channels of the small mask.
 Positions of the softmax over them come block by block, as in FlashAttention (arXiv 2205.14135); a pass may be split,
 and the parts are put together by ``Parts.merged``.
 
-Letters: n masks, S parts of a pass, E^2 positions, D channels, I = D / 2, M channels of the small mask.
+Letters: n masks, S parts of a pass, E^2 positions, D channels, HALF = D / 2, M channels of the small mask.
 """
 
+# Triton compiles the kernels; Python's types do not fit what stands in them.
+# pyright: reportCallIssue=false, reportGeneralTypeIssues=false, reportArgumentType=false, reportIndexIssue=false
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -75,23 +77,23 @@ def _norm(value, scale, shift, eps, D: tl.constexpr):
 @triton.jit
 def first_look(
     owners, small, image_keys, image_values, queries, small_queries, most_at, total_at, seen_at,
-    POSITIONS: tl.constexpr, PART: tl.constexpr, I: tl.constexpr, M: tl.constexpr, R: tl.constexpr,
+    POSITIONS: tl.constexpr, PART: tl.constexpr, HALF: tl.constexpr, M: tl.constexpr, R: tl.constexpr,
     BLOCK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """First layer, tokens to positions. Seen are the image's values and the small mask, side by side."""
     mask = tl.program_id(0).to(tl.int64)
     owner = tl.load(owners + mask).to(tl.int64)
-    row, channel, few = tl.arange(0, R), tl.arange(0, I), tl.arange(0, M)
-    query = tl.load(queries + (mask * R + row)[None, :] * I + channel[:, None])
+    row, channel, few = tl.arange(0, R), tl.arange(0, HALF), tl.arange(0, M)
+    query = tl.load(queries + (mask * R + row)[None, :] * HALF + channel[:, None])
     small_query = tl.load(small_queries + (mask * R + row)[None, :] * M + few[:, None])
     most = tl.full((R,), -float("inf"), tl.float32)
     total = tl.zeros((R,), tl.float32)
-    seen = tl.zeros((R, I), tl.float32)
+    seen = tl.zeros((R, HALF), tl.float32)
     seen_small = tl.zeros((R, M), tl.float32)
     for start in range(tl.program_id(1) * PART, tl.program_id(1) * PART + PART, BLOCK):
         position = start + tl.arange(0, BLOCK)
         here = tl.load(small + (mask * POSITIONS + position)[:, None] * M + few[None, :])
-        place = (owner * POSITIONS + position)[:, None] * I + channel[None, :]
+        place = (owner * POSITIONS + position)[:, None] * HALF + channel[None, :]
         scores = tl.dot(tl.load(image_keys + place), query, input_precision=PRECISION)
         scores += tl.dot(here, small_query, input_precision=PRECISION)
         most, total, shares, kept = _softmax_step(scores, most, total)
@@ -101,29 +103,29 @@ def first_look(
     part = (mask * tl.num_programs(1) + tl.program_id(1)) * R + row
     tl.store(most_at + part, most)
     tl.store(total_at + part, total)
-    tl.store(seen_at + part[:, None] * (I + M) + channel[None, :], seen)
-    tl.store(seen_at + part[:, None] * (I + M) + I + few[None, :], seen_small)
+    tl.store(seen_at + part[:, None] * (HALF + M) + channel[None, :], seen)
+    tl.store(seen_at + part[:, None] * (HALF + M) + HALF + few[None, :], seen_small)
 
 
 @triton.jit
 def second_look(
     owners, small, image, image_queries, small_to_image, keys1, small_keys1, values1, out_bias, scale, shift, eps,
     queries, position_keys, position_queries, out, most_at, total_at, seen_at,
-    POSITIONS: tl.constexpr, PART: tl.constexpr, D: tl.constexpr, I: tl.constexpr, M: tl.constexpr, T: tl.constexpr,
+    POSITIONS: tl.constexpr, PART: tl.constexpr, D: tl.constexpr, HALF: tl.constexpr, M: tl.constexpr, T: tl.constexpr,
     H: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """First layer, positions to tokens, with its norm, which is kept; second layer, tokens to positions."""
     R: tl.constexpr = T * H
     mask = tl.program_id(0).to(tl.int64)
     owner = tl.load(owners + mask).to(tl.int64)
-    row, channel, wide, few = tl.arange(0, R), tl.arange(0, I), tl.arange(0, D), tl.arange(0, M)
+    row, channel, wide, few = tl.arange(0, R), tl.arange(0, HALF), tl.arange(0, D), tl.arange(0, M)
     kind = small.dtype.element_ty
     to_image = tl.load(small_to_image + few[:, None] * D + wide[None, :])
-    key1 = tl.load(keys1 + (mask * R + row)[None, :] * I + channel[:, None])
+    key1 = tl.load(keys1 + (mask * R + row)[None, :] * HALF + channel[:, None])
     small_key1 = tl.load(small_keys1 + (mask * R + row)[None, :] * M + few[:, None])
     value1 = tl.load(values1 + (mask * R + row)[:, None] * D + wide[None, :])
     query2 = tl.load(queries + (mask * R + row)[None, :] * D + wide[:, None])
-    position_query2 = tl.load(position_queries + (mask * R + row)[None, :] * I + channel[:, None])
+    position_query2 = tl.load(position_queries + (mask * R + row)[None, :] * HALF + channel[:, None])
     most = tl.full((R,), -float("inf"), tl.float32)
     total = tl.zeros((R,), tl.float32)
     seen = tl.zeros((R, D), tl.float32)
@@ -131,17 +133,19 @@ def second_look(
         position = start + tl.arange(0, BLOCK)
         of_image = owner * POSITIONS + position
         here = tl.load(small + (mask * POSITIONS + position)[:, None] * M + few[None, :])
-        query1 = tl.load(image_queries + of_image[:, None] * I + channel[None, :])
+        query1 = tl.load(image_queries + of_image[:, None] * HALF + channel[None, :])
         scores = tl.dot(query1, key1, input_precision=PRECISION)
         scores += tl.dot(here, small_key1, input_precision=PRECISION)
         shares = _shares(scores, BLOCK, T, H)
-        value = tl.load(image + of_image[:, None] * D + wide[None, :]).to(tl.float32) + tl.load(out_bias + wide)[None, :]
+        value = (
+            tl.load(image + of_image[:, None] * D + wide[None, :]).to(tl.float32) + tl.load(out_bias + wide)[None, :]
+        )
         value += tl.dot(here, to_image, input_precision=PRECISION)
         value += tl.dot(shares.to(kind), value1, input_precision=PRECISION)
         normed = _norm(value, scale, shift, eps, D).to(kind)
         tl.store(out + (mask * POSITIONS + position)[:, None] * D + wide[None, :], normed)
         scores = tl.dot(normed, query2, input_precision=PRECISION)
-        place = tl.load(position_keys + position[:, None] * I + channel[None, :])
+        place = tl.load(position_keys + position[:, None] * HALF + channel[None, :])
         scores += tl.dot(place, position_query2, input_precision=PRECISION)
         most, total, shares, kept = _softmax_step(scores, most, total)
         seen = seen * kept[:, None] + tl.dot(tl.trans(shares.to(kind)), normed, input_precision=PRECISION)
@@ -155,33 +159,33 @@ def second_look(
 def last_look(
     positions, keys2, position_queries2, position_keys2, values2, out_bias, scale, shift, eps,
     queries, position_keys, position_queries, most_at, total_at, seen_at,
-    POSITIONS: tl.constexpr, PART: tl.constexpr, D: tl.constexpr, I: tl.constexpr, T: tl.constexpr, H: tl.constexpr,
+    POSITIONS: tl.constexpr, PART: tl.constexpr, D: tl.constexpr, HALF: tl.constexpr, T: tl.constexpr, H: tl.constexpr,
     BLOCK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Second layer, positions to tokens, with its norm; last attention of the tokens to the positions."""
     R: tl.constexpr = T * H
     mask = tl.program_id(0).to(tl.int64)
-    row, channel, wide = tl.arange(0, R), tl.arange(0, I), tl.arange(0, D)
+    row, channel, wide = tl.arange(0, R), tl.arange(0, HALF), tl.arange(0, D)
     kind = positions.dtype.element_ty
     key2 = tl.load(keys2 + (mask * R + row)[None, :] * D + wide[:, None])
-    position_key2 = tl.load(position_keys2 + (mask * R + row)[None, :] * I + channel[:, None])
+    position_key2 = tl.load(position_keys2 + (mask * R + row)[None, :] * HALF + channel[:, None])
     value2 = tl.load(values2 + (mask * R + row)[:, None] * D + wide[None, :])
     query3 = tl.load(queries + (mask * R + row)[None, :] * D + wide[:, None])
-    position_query3 = tl.load(position_queries + (mask * R + row)[None, :] * I + channel[:, None])
+    position_query3 = tl.load(position_queries + (mask * R + row)[None, :] * HALF + channel[:, None])
     most = tl.full((R,), -float("inf"), tl.float32)
     total = tl.zeros((R,), tl.float32)
     seen = tl.zeros((R, D), tl.float32)
     for start in range(tl.program_id(1) * PART, tl.program_id(1) * PART + PART, BLOCK):
         position = start + tl.arange(0, BLOCK)
         before = tl.load(positions + (mask * POSITIONS + position)[:, None] * D + wide[None, :])
-        place = tl.load(position_queries2 + position[:, None] * I + channel[None, :])
+        place = tl.load(position_queries2 + position[:, None] * HALF + channel[None, :])
         scores = tl.dot(before, key2, input_precision=PRECISION)
         scores += tl.dot(place, position_key2, input_precision=PRECISION)
         shares = _shares(scores, BLOCK, T, H)
         value = before.to(tl.float32) + tl.load(out_bias + wide)[None, :]
         value += tl.dot(shares.to(kind), value2, input_precision=PRECISION)
         normed = _norm(value, scale, shift, eps, D).to(kind)
-        place = tl.load(position_keys + position[:, None] * I + channel[None, :])
+        place = tl.load(position_keys + position[:, None] * HALF + channel[None, :])
         scores = tl.dot(normed, query3, input_precision=PRECISION)
         scores += tl.dot(place, position_query3, input_precision=PRECISION)
         most, total, shares, kept = _softmax_step(scores, most, total)

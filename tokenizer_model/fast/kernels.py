@@ -3,12 +3,18 @@
 Letters: T rows, C channels of a row; n masks of an image; P side of a prompt, E = P / 4; H, W of the image.
 """
 
+# Triton compiles the kernels; Python's types do not fit what stands in them.
+# pyright: reportCallIssue=false, reportGeneralTypeIssues=false, reportArgumentType=false, reportIndexIssue=false
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from tokenizer_model.network import IMAGE_MEAN, IMAGE_STD
 
 _ELEMENTS = 4096  # of a program's block
 _POSITIONS = 64
@@ -75,6 +81,39 @@ def _gelu_of(value):
     return 0.5 * value * (1.0 + tl.erf(value * _HALF_ROOT))
 
 
+def normalised_rows(pixels_BSS3: Tensor, kind: torch.dtype) -> Tensor:
+    """``network.normalised`` in the pixels' own order: (B, S, S, 3), rounded to ``kind``."""
+    out = torch.empty_like(pixels_BSS3, dtype=kind)
+    size = out.numel()
+    _normalise[(triton.cdiv(size, _ELEMENTS),)](pixels_BSS3, out, size, *IMAGE_MEAN, *IMAGE_STD, _ELEMENTS, num_warps=8)
+    return out
+
+
+@triton.jit
+def _normalise(pixels, out, size, mean0, mean1, mean2, std0, std1, std2, BLOCK: tl.constexpr):
+    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    value = tl.load(pixels + place, mask=place < size, other=0).to(tl.float32) / 255
+    channel = place % 3
+    mean = tl.where(channel == 0, mean0, tl.where(channel == 1, mean1, mean2))
+    std = tl.where(channel == 0, std0, tl.where(channel == 1, std1, std2))
+    tl.store(out + place, ((value - mean) / std).to(out.dtype.element_ty), mask=place < size)
+
+
+@dataclass(frozen=True, slots=True)
+class AxisTables:
+    """``prompts.Axis`` on the GPU.
+
+    Attributes:
+        suffix_LP: as there.
+        weights_PL: as there.
+        reach: as there.
+    """
+
+    suffix_LP: Tensor
+    weights_PL: Tensor
+    reach: float
+
+
 def draw_prompts(
     tops_r: Tensor,
     afters_r: Tensor,
@@ -82,8 +121,7 @@ def draw_prompts(
     mask_starts: Tensor,
     lefts_n: Tensor,
     suffix_LP: Tensor,
-    weights_PL: Tensor,
-    reach: float,
+    columns: AxisTables,
     out_nPP: Tensor,
 ) -> None:
     """The prompts of some masks of an image, as ``prompts.draw_prompt`` gives them, but transposed.
@@ -95,15 +133,14 @@ def draw_prompts(
         mask_starts: see there; of the masks that are wanted, with the end of the last.
         lefts_n: see there; of the masks that are wanted.
         suffix_LP: ``Axis.suffix_LP`` of the image's height.
-        weights_PL: ``Axis.weights_PL`` of its width.
-        reach: ``Axis.reach`` of its width.
+        columns: of its width.
         out_nPP: float32, (n, P, P): of each mask column by column.
     """
     masks, side = out_nPP.shape[:2]
-    width = weights_PL.shape[1]
+    width = columns.weights_PL.shape[1]
     _draw[(masks, side)](
-        tops_r, afters_r, column_starts, mask_starts, lefts_n, suffix_LP, weights_PL, out_nPP,
-        width, width / side, reach, side, num_warps=2,
+        tops_r, afters_r, column_starts, mask_starts, lefts_n, suffix_LP, columns.weights_PL, out_nPP,
+        width, width / side, columns.reach, side, num_warps=2,
     )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """SAMTok's mask encoder for many masks of a few images.
 
-What the masks of an image share is computed once for it: the first layer's projections of the image. A mask adds to them
-a product of its own M = 16 channels, since the last convolution of its prompt and the projections are linear. The
+What the masks of an image share is computed once for it: the first layer's projections of the image. A mask adds to
+them a product of its own M = 16 channels, since the last convolution of its prompt and the projections are linear. The
 positions (E^2 of them) are passed over three times (``attention``); between the passes stand the four tokens of a mask,
 in float32.
 
@@ -28,8 +28,7 @@ from tokenizer_model.network import StillSam2
 TOKENS = 4  # the mask's own, two corners, and the padding point
 _BLOCK = 32  # positions of a step of a pass
 _PARTS = 2  # of a pass
-_WARPS = 8
-_STAGES = 1
+_LAUNCH: dict[str, Any] = {"num_warps": 4, "num_stages": 1}  # two such programs share a multiprocessor without spills
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +140,7 @@ class FastMaskEncoder:
         attention.first_look[self._grid(small_nQM)](
             owners_N, small_nQM, tables.keys, tables.values,
             self._half(queries_NRI), self._half(queries_NRI @ self._of_small[0]), parts.most, parts.total, parts.seen,
-            **self._sizes("POSITIONS", "PART", "I", "M", "R", "BLOCK", "PRECISION"), num_warps=_WARPS, num_stages=_STAGES,
+            **self._sizes("POSITIONS", "PART", "HALF", "M", "R", "BLOCK", "PRECISION"), **_LAUNCH,
         )  # fmt: skip
         seen_NRI, seen_NRM = parts.merged().split((channels, self.small_channels), dim=2)
         return look.out(seen_NRI + seen_NRM @ self._of_small[1].T)
@@ -159,8 +158,8 @@ class FastMaskEncoder:
             self._backs[0].bias, norm.weight, norm.bias, norm.eps,
             self._half(look.to_positions(queries_NRI)), look.keys, self._half(queries_NRI),
             positions_nQD, parts.most, parts.total, parts.seen,
-            **self._sizes("POSITIONS", "PART", "D", "I", "M", "T", "H", "BLOCK", "PRECISION"),
-            num_warps=_WARPS, num_stages=_STAGES,
+            **self._sizes("POSITIONS", "PART", "D", "HALF", "M", "T", "H", "BLOCK", "PRECISION"),
+            **_LAUNCH,
         )  # fmt: skip
         return positions_nQD, look.out(look.values(parts.merged()))
 
@@ -173,7 +172,7 @@ class FastMaskEncoder:
             self._half(offer.values), back.bias, norm.weight, norm.bias, norm.eps,
             self._half(look.to_positions(queries_NRI)), look.keys, self._half(queries_NRI),
             parts.most, parts.total, parts.seen,
-            **self._sizes("POSITIONS", "PART", "D", "I", "T", "H", "BLOCK", "PRECISION"), num_warps=_WARPS, num_stages=_STAGES,
+            **self._sizes("POSITIONS", "PART", "D", "HALF", "T", "H", "BLOCK", "PRECISION"), **_LAUNCH,
         )  # fmt: skip
         return look.out(look.values(parts.merged()))
 
@@ -194,7 +193,7 @@ class FastMaskEncoder:
             "POSITIONS": positions,
             "PART": positions // self._num_parts,
             "D": channels,
-            "I": channels // 2,
+            "HALF": channels // 2,
             "M": self.small_channels,
             "T": TOKENS,
             "H": NUM_HEADS,

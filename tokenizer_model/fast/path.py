@@ -1,16 +1,17 @@
-"""The fast way through the network: shapes that never change, memory that the GPU fetches itself, nothing computed twice.
+"""The fast way through the network: shapes that never change, memory that the GPU fetches, nothing computed twice.
 
 A backbone pass always holds as many images as it may, the tokens of a mask pass as many masks; missing ones are zeros.
 So each product has one shape and one kernel, and what an image or mask gives does not depend on its neighbours.
 
-Letters: B images of a pass, N masks of a pass, n masks of an image, S side of the network's image, P side of a prompt, E
-= S / 16, D channels.
+Letters: B images of a pass, N masks of a pass, n masks of an image, S side of the network's image, P side of a prompt,
+E = S / 16, D channels.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -19,11 +20,11 @@ import torch
 from torch import Tensor
 
 from tokenizer_model.fast import trunk
-from tokenizer_model.fast.kernels import draw_prompts
+from tokenizer_model.fast.kernels import AxisTables, draw_prompts, normalised_rows
 from tokenizer_model.fast.mask_encoder import FastMaskEncoder, ImageTables
 from tokenizer_model.fast.trunk import FastTrunk, Tokens
 from tokenizer_model.inputs import Prepared
-from tokenizer_model.network import ImageFeatures, StillSam2, normalised
+from tokenizer_model.network import ImageFeatures, StillSam2
 from tokenizer_model.paths import Pair, PassSizes
 from tokenizer_model.prompts import Axis
 
@@ -103,11 +104,11 @@ class FastPath:
             (max(self.sizes.images, len(images)), *images[0].pixels.shape), dtype=torch.uint8, pin_memory=self._is_cuda
         )
         for place, image in enumerate(images):
-            pixels[place] = torch.from_numpy(image.pixels)
+            pixels.numpy()[place] = image.pixels
         return Staged(
             pixels,
             tuple(self._staged(image) for image in images),
-            tuple(torch.from_numpy(image.pieces.boxes) for image in images),
+            tuple(torch.tensor(image.pieces.boxes) for image in images),
         )
 
     def features(self, staged: Staged) -> FastFeatures:
@@ -117,7 +118,7 @@ class FastPath:
             StagedPieces(one.buffer.to(self.device, non_blocking=True), one.lengths, one.size) for one in staged.masks
         )
         with self._arithmetic():
-            stages = self._trunk(normalised(pixels_BSS3).to(self.kind))
+            stages = self._trunk(normalised_rows(pixels_BSS3, self.kind).permute(0, 3, 1, 2))
             embedding = self._trunk.embedding(stages)
             return FastFeatures(stages, embedding, self._encoder.tables(embedding), masks)
 
@@ -148,14 +149,14 @@ class FastPath:
 
     def _draw(self, masks: StagedPieces, wanted: slice, prompts_nPP: Tensor) -> None:
         tops_r, afters_r, column_starts, mask_starts, lefts_n = masks.parts
-        (suffix_LP, _, _), (_, weights_PL, reach) = self._axis(masks.size[0]), self._axis(masks.size[1])
+        rows, columns = self._axis(masks.size[0]), self._axis(masks.size[1])
         starts = mask_starts[wanted.start : wanted.stop + 1]
-        draw_prompts(tops_r, afters_r, column_starts, starts, lefts_n[wanted], suffix_LP, weights_PL, reach, prompts_nPP)
+        draw_prompts(tops_r, afters_r, column_starts, starts, lefts_n[wanted], rows.suffix_LP, columns, prompts_nPP)
 
-    def _make_axis(self, length: int) -> tuple[Tensor, Tensor, float]:
+    def _make_axis(self, length: int) -> AxisTables:
         axis = Axis.of(length, self._side)
-        tables = (torch.from_numpy(table).to(self.device) for table in (axis.suffix_LP, axis.weights_PL))
-        return *tables, axis.reach  # pyright: ignore[reportReturnType]
+        suffix_LP, weights_PL = (torch.from_numpy(one).to(self.device) for one in (axis.suffix_LP, axis.weights_PL))
+        return AxisTables(suffix_LP, weights_PL, axis.reach)
 
     def _staged(self, image: Prepared) -> StagedPieces:
         pieces = image.pieces
@@ -178,7 +179,7 @@ class FastPath:
         return self.kind != torch.float32
 
     @staticmethod
-    def _arithmetic():  # noqa: ANN205
+    def _arithmetic() -> AbstractContextManager[None]:
         cudnn = torch.backends.cudnn
         return cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False)
 

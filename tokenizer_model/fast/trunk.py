@@ -4,8 +4,8 @@ Tokens lie in the order of the attention windows from one end of a stage to the 
 other, so nothing is cut into windows and put together again in each block; attention over the whole image does not care
 for the order. Products are in 16 bits, the sums of the residual stream and the norms in float32.
 
-Letters: B images, S side of the network's image, F side of a stage in tokens, w side of its windows, C channels, T = B *
-F^2 tokens, E = S / 16, D channels of the neck.
+Letters: B images, S side of the network's image, F side of a stage in tokens, w side of its windows, C channels,
+T = B * F^2 tokens, E = S / 16, D channels of the neck.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class FastTrunk:
         self._patches = cast("nn.Conv2d", trunk.patch_embed.proj)
         self._patch_weight = self._patches.weight.to(kind).contiguous(memory_format=torch.channels_last)
         self._patch_bias = cast("Tensor", self._patches.bias).to(kind)
-        self._place = trunk._get_pos_embed  # noqa: SLF001
+        self._place = cast("Any", trunk)._get_pos_embed
         self._blocks = [_Block(cast("MultiScaleBlock", block), kind) for block in trunk.blocks]
         self._stage_ends = set(trunk.stage_ends)
         self._windows = windows_of(trunk)
@@ -80,11 +80,11 @@ class FastTrunk:
         """What comes out of each stage.
 
         Args:
-            pixels_B3SS: normalised, in ``kind``.
+            pixels_B3SS: normalised, in ``kind``, channels last in memory.
         """
         patches = self._patches
         found = F.conv2d(
-            pixels_B3SS.contiguous(memory_format=torch.channels_last),
+            pixels_B3SS,
             self._patch_weight,
             self._patch_bias,
             stride=patches.stride,  # pyright: ignore[reportArgumentType]
