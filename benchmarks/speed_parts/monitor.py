@@ -42,7 +42,7 @@ class Process:
     @property
     def title(self) -> str:
         """The last name, without the method that Ray's actors show."""
-        return list(self.titles)[-1].partition(".")[0]
+        return list(self.titles)[-1].partition(".")[0] if self.titles else "ended at once"
 
     def used(self, start: float, end: float) -> float:
         """Processor seconds between two times."""
