@@ -274,6 +274,9 @@ def cpu(root: Path, runs: int, tokenizer: str, out: Path | None) -> None:
 
     figures = demo(root, tokenizer, runs)
     report.show_figures(f"{root}, {tokenizer}", figures)
+    print("processes of the fastest run, seconds after the command; its units were finished after", end=" ")
+    print(", ".join(map(str, figures["units_finished_s"])))
+    report.show(figures["processes"])
     report.write(out, "cpu", {"tokenizer": tokenizer, **figures})
 
 

@@ -103,6 +103,8 @@ def demo(root: Path, tokenizer: str, runs: int) -> dict[str, Any]:
         "times_faster": round(published_s / tokenising_s, 2),
         "times_faster_whole_command": round((published_s + opened) / command_s, 2),
         "command_figures": best.figures(),
+        "units_finished_s": [round(at - best.start, 2) for at, _, _ in best.units],
+        "processes": best.monitor.timeline(best.start),
         "all_tokenising_s": [one.summary["seconds"] for one in ran],
         "all_published_s": [round(one, 2) for one in spent],
     }
