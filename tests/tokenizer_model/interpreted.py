@@ -1,0 +1,198 @@
+"""Measures the fast path on a CPU, through Triton's interpreter, and prints what it finds as JSON.
+
+A program of its own: Triton reads TRITON_INTERPRET when it is imported. ``test_fast_path.py`` starts it and judges.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import numpy as np
+import torch
+from interpreted_kernels import KERNELS, learn_bfloat16
+from pictures import bar, disc, drawn_image
+from PIL import Image
+from torch import Tensor
+
+from samtok_data.masks import RLE
+from tokenizer_model import SAMTOK_256X2, SMALL, Hiera, MaskTokenizer, Prepared, TokenizerConfig
+from tokenizer_model.fast import pictures as fast_pictures
+from tokenizer_model.fast.path import FastPath, unsupported
+from tokenizer_model.network import StillSam2
+from tokenizer_model.paths import Pair, PassSizes, PlainPath
+from tokenizer_model.quantizers import Codebook, ResidualQuantizer
+
+
+def config_of(image_size: int, windows: tuple[int, ...], **others: Any) -> TokenizerConfig:
+    """Heads of 24 channels, and a block that sees the whole image."""
+    hiera = Hiera(embed_dim=24, num_heads=1, stages=(1, 2, 2, 1), global_blocks=(4,), windows=windows)
+    settings: dict[str, Any] = {"backbone": hiera, "hidden_size": 128, "codebook_size": 64, "depth": 2}
+    return TokenizerConfig(image_size=image_size, **settings | others)
+
+
+# Windows of 64, 16 and 4 tokens; positions in two parts of a pass.
+LARGE = config_of(128, (8, 4, 4, 2))
+TINY = config_of(64, (8, 4, 2, 2))
+SMALLEST = config_of(32, (8, 4, 2, 1))
+# Widths, heights and masks: some of all of the image, of one pixel, thin.
+DRAWN: list[tuple[int, int, list[RLE]]] = [
+    (45, 30, [disc(45, 30, 0.4, 0.5, 9), bar(45, 30, 3, 0, 4, 30), bar(45, 30, 44, 29, 45, 30)]),
+    (15, 70, [bar(15, 70, 0, 0, 15, 70), disc(15, 70, 0.5, 0.1, 6)]),
+]
+CHOSEN: list[Pair] = [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)]
+
+
+def tokenizer_of(config: TokenizerConfig) -> MaskTokenizer:
+    """Initial weights, and biases and norms that are not what they begin with."""
+    torch.manual_seed(0)
+    tokenizer = MaskTokenizer(config).eval().requires_grad_(False)
+    for parameter in tokenizer.network.parameters():
+        if parameter.ndim == 1:
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return tokenizer
+
+
+def prepared_images(config: TokenizerConfig, *, is_whole: bool = False) -> list[Prepared]:
+    return [
+        Prepared.of(drawn_image(width, height, number / 3), masks, config, is_whole=is_whole)
+        for number, (width, height, masks) in enumerate(DRAWN)
+    ]
+
+
+def difference(found: Tensor, wanted: Tensor) -> float:
+    """The largest, in parts of the largest value."""
+    assert found.shape == wanted.shape, (found.shape, wanted.shape)
+    return float((found - wanted).abs().max() / wanted.abs().max())
+
+
+def against_the_plain_path() -> dict[str, dict[str, float]]:
+    """Differences in features, embeddings and logits, by the type of the products."""
+    found = {}
+    for config, kinds in [(LARGE, [torch.float32]), (TINY, [torch.float16, torch.bfloat16])]:
+        network, prepared = tokenizer_of(config).network, prepared_images(config)
+        plain, side, owners = PlainPath(network, "fp32"), config.embedding_side, [image for image, _ in CHOSEN]
+        features = plain.features(prepared)
+        z_ND = plain.embeddings(prepared, features, CHOSEN)
+        logits_NPP = plain.logits(features, owners, z_ND)
+        apart = torch.cdist(z_ND, z_ND, p=torch.inf).fill_diagonal_(torch.inf).min() / z_ND.abs().max()
+        for kind in kinds:
+            fast = FastPath(network, kind, PassSizes(2, 5))
+            staged = fast.stage(prepared)
+            fast_features = fast.features(staged)
+            embedding = fast_features.embedding.transpose(1, 2).unflatten(2, (side, side))
+            found[str(kind).removeprefix("torch.")] = {
+                "features": difference(embedding, features.embedding),
+                "embeddings": difference(fast.embeddings(staged, fast_features, CHOSEN), z_ND),
+                "logits": difference(fast.logits(fast_features, owners, z_ND), logits_NPP),
+                "nearest masks": float(apart),
+            }
+    return found
+
+
+def neighbours() -> dict[str, bool]:
+    """Whether what a mask gives is the same to the bit, by what goes through the network with it."""
+    path, prepared = FastPath(tokenizer_of(TINY).network, torch.float16, PassSizes(2, 5)), prepared_images(TINY)
+
+    def z_of(images: Sequence[int], *passes: Sequence[Pair]) -> list[Tensor]:
+        staged = path.stage([prepared[index] for index in images])
+        features = path.features(staged)
+        return [path.embeddings(staged, features, chosen) for chosen in passes]
+
+    (wanted,) = z_of([0, 1], CHOSEN)
+
+    def same(images: Sequence[int], *passes: Sequence[Pair]) -> bool:
+        return all(
+            torch.equal(z_ND, wanted[[CHOSEN.index((images[image], mask)) for image, mask in chosen]])
+            for z_ND, chosen in zip(z_of(images, *passes), passes, strict=True)
+        )
+
+    return {
+        "fewer masks, and in other order": same([0, 1], CHOSEN[3:], [(1, 1), (0, 2), (1, 0), (0, 0), (0, 1)]),
+        "other places": same([1, 0], [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2)]),
+        "alone": same([1], [(0, 1)]),
+    }
+
+
+def pictures() -> dict[str, bool]:
+    """Whether pictures that the network resizes give what Pillow's give, to the bit; Pillow's passes go by size."""
+    path = FastPath(tokenizer_of(SMALLEST).network, torch.float32, PassSizes(2, 2))
+    sizes = [(20, 12), (9, 40)]
+    plain = [Image.new("RGB", size, "#123456") for size in sizes]
+    drawn, others = ([drawn_image(*size, phase) for size in sizes] for phase in (0.1, 0.7))
+
+    def embeddings(images: Sequence[Image.Image], *, is_whole: bool) -> Tensor:
+        staged = path.stage([Prepared.of(image, [], SMALLEST, is_whole=is_whole) for image in images])
+        return path.features(staged).embedding.clone()
+
+    # A plain picture does not tell which pass comes first; then one is learnt from, then it is known.
+    return {
+        name: torch.equal(embeddings(images, is_whole=True), embeddings(images, is_whole=False))
+        for name, images in [("plain", plain), ("learnt", drawn), ("known", others)]
+    }
+
+
+def through_the_tokenizer() -> dict[str, Any]:
+    """What a tokenizer gives with and without the fast path; also when batches become smaller."""
+    tokenizer, nothing = tokenizer_of(TINY), Prepared.of(drawn_image(33, 50), [], TINY)
+    (z_ND, *_), _ = tokenizer.embed_prepared(prepared_images(TINY))
+    for codebook in cast("ResidualQuantizer", tokenizer.quantizer).codebooks:  # rows among the embeddings
+        cast("Codebook", codebook).weight.mul_(0.3).add_(torch.from_numpy(z_ND.mean(axis=0)) / 2)
+    first, second = prepared_images(TINY)
+    prepared = [first, nothing, second]
+    decoded, other = [drawn_image(64, 64)] * 2, [np.array([[1, 2], [3, 4]]), np.array([[5, -1]])]
+    plain, plain_logits = tokenizer.measure_prepared(prepared, 0.0), tokenizer.decode_logits(decoded, other)
+    tokenizer.sizes = PassSizes(2, 4)
+    tokenizer._fast = FastPath(tokenizer.network, torch.float32, tokenizer.sizes)
+    fast, fast_logits = tokenizer.measure_prepared(prepared, 0.0), tokenizer.decode_logits(decoded, other)
+    tokenizer.sizes.images, tokenizer.sizes.masks = 1, 2
+    again = tokenizer.encode_prepared(prepared)
+    return {
+        "codes": [[one.tolist() for one in codes] for codes in (plain[0], fast[0], again)],
+        "ious": [[one.tolist() for one in measured[1]] for measured in (plain, fast)],
+        "logits": max(
+            difference(torch.from_numpy(one), torch.from_numpy(two))
+            for one, two in zip(fast_logits, plain_logits, strict=True)
+        ),
+    }
+
+
+def reasons() -> dict[str, str | None]:
+    """Why architectures are not supported; None: they are."""
+    configs = {
+        "large": LARGE,
+        "tiny": TINY,
+        "small": SMALL,
+        "samtok": SAMTOK_256X2,
+        "sam2 tiny": TokenizerConfig(backbone="tiny", image_size=1024, hidden_size=256, codebook_size=64, depth=2),
+        "size": config_of(96, (8, 4, 2, 1)),
+        "wide windows": config_of(64, (8, 4, 8, 2)),
+        "width": config_of(64, (8, 4, 2, 2), hidden_size=96),
+        "narrow": config_of(64, (8, 4, 2, 2), hidden_size=64),
+    }
+    return {name: unsupported(StillSam2(config)) for name, config in configs.items()}
+
+
+CHECKS: dict[str, Callable[[], Any]] = {
+    "plain path": against_the_plain_path,
+    "neighbours": neighbours,
+    "pictures": pictures,
+    "tokenizer": through_the_tokenizer,
+    "unsupported": reasons,
+}
+
+
+def measure() -> dict[str, Any]:
+    """All checks, or those that the command line names."""
+    torch.set_num_threads(1)
+    fast_pictures._PLACES = 128  # blocks of 1,024 are slow here, and no line here fills one
+    learn_bfloat16()
+    with torch.inference_mode():
+        chosen = {name: check for name, check in (CHECKS | KERNELS).items() if name in (sys.argv[1:] or [name])}
+        return {name: check() for name, check in chosen.items()}
+
+
+if __name__ == "__main__":
+    json.dump(measure(), sys.stdout)

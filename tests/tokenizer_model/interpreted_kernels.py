@@ -1,0 +1,193 @@
+"""Measures each Triton kernel against torch, numpy or Pillow; a part of ``interpreted.py``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import triton.language as tl
+from pictures import bar, disc, drawn_image
+from torch import Tensor, nn
+from triton.runtime import interpreter
+
+from samtok_data import masks
+from samtok_data.masks import RLE
+from tokenizer_model.fast.kernels import AxisTables, add_norm, draw_prompts, gelu_, shrink_prompts
+from tokenizer_model.fast.pictures import BicubicTables, normalised_rows, resize
+from tokenizer_model.fast.windows import window_attention
+from tokenizer_model.network import normalised
+from tokenizer_model.pieces import MaskPieces
+from tokenizer_model.prompts import Axis, draw_prompt
+from tokenizer_model.resizing import BicubicAxis
+
+_EPS = 1e-6
+
+
+def largest(found: Tensor, wanted: Tensor) -> float:
+    """The largest difference, in parts of 1 or of the largest value."""
+    assert found.shape == wanted.shape, (found.shape, wanted.shape)
+    return float((found.double() - wanted.double()).abs().max() / max(1.0, float(wanted.abs().max())))
+
+
+def sums_and_norms() -> dict[str, float]:
+    """``add_norm``: the sum that is kept, and the norm."""
+    found = {}
+    for rows, channels in [(1, 8), (5, 24), (37, 96), (700, 48), (41, 100), (3, 4100)]:
+        for kind in (None, torch.float32, torch.float16):
+            x, weight, bias = torch.randn(rows, channels) * 3 + 1, torch.randn(channels), torch.randn(channels)
+            y = None if kind is None else torch.randn(rows, channels).to(kind)
+            wanted = x if y is None else x + y.float()
+            out, kept = torch.full((rows, channels), float("nan")), x.clone()
+            add_norm(kept, y, weight, bias, _EPS, out)
+            name = f"{rows} x {channels}, {kind}"
+            found[name] = largest(out, F.layer_norm(wanted, (channels,), weight, bias, _EPS))
+            found[f"{name}, sum"] = largest(kept, wanted) * 1e6  # the same to the bit
+    return found
+
+
+def gelu() -> dict[str, float]:
+    """``gelu_``, of sizes about a block's."""
+    found = {}
+    for shape in [(1,), (3, 5), (4095,), (4096,), (4097,), (131, 96)]:
+        x = torch.randn(shape) * 3
+        found[str(shape)] = largest(gelu_(x.clone()), F.gelu(x))
+    half = (torch.randn(77, 13) * 3).half()
+    found["half"] = largest(gelu_(half.clone()), F.gelu(half.float()).half()) / 100  # the last of 11 bits at most
+    return found
+
+
+def shrunk_prompts() -> dict[str, float]:
+    """``shrink_prompts`` against the modules, whose prompts are not transposed."""
+    found = {}
+    for num_masks, side, inner, channels in [(1, 8, 4, 16), (3, 16, 4, 16), (2, 32, 4, 16), (2, 48, 2, 8)]:
+        norm = sam_norm()
+        layers = nn.Sequential(
+            nn.Conv2d(1, inner, 2, stride=2), norm(inner), nn.GELU(), nn.Conv2d(inner, channels, 2, stride=2),
+            norm(channels), nn.GELU(),
+        )  # fmt: skip
+        for parameter in layers.parameters():
+            parameter.copy_(torch.randn_like(parameter))
+        prompts = torch.rand(num_masks, side, side)
+        out = torch.full((num_masks, (side // 4) ** 2, channels), float("nan"))
+        first, second = (
+            tuple(p for layer in pair for p in layer.parameters()) for pair in (list(layers)[:2], list(layers)[3:5])
+        )
+        shrink_prompts(prompts.transpose(1, 2).contiguous(), first, second, _EPS, out)
+        wanted = layers(prompts.unsqueeze(1)).flatten(2).transpose(1, 2)
+        found[f"{num_masks} x {side}, {inner}, {channels}"] = largest(out, wanted)
+    return found
+
+
+def sam_norm() -> type[nn.Module]:
+    """The norm of sam2's prompt encoder."""
+    from sam2.modeling.sam2_utils import LayerNorm2d
+
+    return LayerNorm2d
+
+
+def pieces_of(width: int, height: int) -> list[RLE]:
+    """Masks of many kinds: all, one pixel, thin, noise, holes and gaps between columns."""
+    rng = np.random.default_rng(width)
+    gaps_HW = np.zeros((height, width), np.bool_)
+    gaps_HW[:, ::3] = True
+    noise_HW = rng.random((height, width)) < 0.3
+    noise_HW[0, 0] = True
+    return [
+        bar(width, height, 0, 0, width, height),
+        bar(width, height, width - 1, height - 1, width, height),
+        bar(width, height, 0, height // 2, width, height // 2 + 1),
+        disc(width, height, 0.5, 0.5, 1 + min(width, height) / 3),
+        masks.encode(noise_HW),
+        masks.encode(gaps_HW),
+    ]
+
+
+def drawn_prompts() -> dict[str, float]:
+    """``draw_prompts`` against ``draw_prompt``; all masks of an image, and some of them."""
+    found = {}
+    for (width, height), side in [((1, 1), 8), ((5, 40), 8), ((33, 9), 8), ((16, 16), 16)]:
+        pieces = MaskPieces.of(pieces_of(width, height))
+        tops, afters, columns, starts, lefts = (
+            torch.from_numpy(part)
+            for part in (pieces.tops, pieces.afters, pieces.column_starts, pieces.mask_starts, pieces.lefts)
+        )
+        rows, across = Axis.of(height, side), Axis.of(width, side)
+        suffix, weights = torch.from_numpy(rows.suffix_LP), torch.from_numpy(across.weights_PL)
+        for first, after in [(0, len(pieces)), (3, 4)]:
+            out = torch.full((after - first, side, side), float("nan"))
+            draw_prompts(
+                tops, afters, columns, starts[first : after + 1], lefts[first:after], suffix,
+                AxisTables(suffix, weights, across.reach), out,
+            )  # fmt: skip
+            wanted = np.stack([draw_prompt(pieces, mask, (height, width), side) for mask in range(first, after)])
+            name = f"{width} x {height} to {side}, masks {first} to {after}"
+            found[name] = largest(out.transpose(1, 2), torch.from_numpy(wanted))
+    return found
+
+
+def resized_pictures() -> dict[str, float]:
+    """``resize`` against two passes of Pillow, in steps of a pixel's value; ``normalised_rows``."""
+    found = {}
+    for (width, height), side in [((1, 1), 4), ((3, 20), 8), ((20, 3), 9), ((8, 13), 8), ((21, 15), 8)]:
+        image = drawn_image(width, height)
+        rows, columns = (
+            BicubicTables(torch.from_numpy(axis.firsts_S), torch.from_numpy(axis.weights_SK))
+            for axis in (BicubicAxis.of(height, side), BicubicAxis.of(width, side))
+        )
+        for is_rows_first in (False, True):
+            out = torch.zeros(side, side, 3, dtype=torch.uint8)
+            resize(torch.from_numpy(np.array(image)), rows, columns, out, is_rows_first=is_rows_first)
+            half = image.resize((width, side) if is_rows_first else (side, height))
+            wanted = torch.from_numpy(np.array(half.resize((side, side))))
+            found[f"{width} x {height} to {side}, {is_rows_first}"] = float((out.int() - wanted.int()).abs().max())
+    pixels = torch.arange(3 * 10 * 10 * 3).remainder(256).to(torch.uint8).view(3, 10, 10, 3)
+    wanted = normalised(pixels).permute(0, 2, 3, 1)
+    found["normalised"] = largest(normalised_rows(pixels, torch.float32), wanted)
+    found["normalised, half"] = largest(normalised_rows(pixels, torch.float16), wanted.half())
+    return found
+
+
+def attention_in_windows() -> dict[str, float]:
+    """``window_attention`` against torch's; all queries of a window and those that were pooled."""
+    found = {}
+    for windows, length, heads, size in [(1, 64, 1, 24), (3, 16, 2, 24), (5, 4, 3, 8), (9, 64, 2, 16), (37, 4, 1, 40)]:
+        channels = heads * size
+        all_three = torch.randn(windows * length, 3 * channels)
+        queries, keys, values = all_three.view(windows, length, 3, heads, size).permute(2, 0, 3, 1, 4)
+        wanted = F.scaled_dot_product_attention(queries, keys, values)
+        got = window_attention(all_three[:, :channels], all_three, length, heads, "ieee")
+        name = f"{windows} x {length}, {heads} heads of {size}"
+        found[name] = largest(got, wanted.transpose(1, 2).reshape(-1, channels))
+        pooled = torch.randn(windows * length // 4, channels)
+        fewer = pooled.view(windows, length // 4, heads, size).transpose(1, 2)
+        wanted = F.scaled_dot_product_attention(fewer, keys, values)
+        got = window_attention(pooled, all_three, length, heads, "ieee")
+        found[f"{name}, pooled"] = largest(got, wanted.transpose(1, 2).reshape(-1, channels))
+    return found
+
+
+def learn_bfloat16() -> None:
+    """The interpreter keeps bfloat16 in whole numbers of 16 bits, and multiplies those: a product needs floats."""
+    product = interpreter.InterpreterBuilder.create_dot
+
+    def widened(value: Any) -> Any:
+        if value.dtype.scalar != tl.bfloat16:
+            return value
+        return interpreter.TensorHandle((value.data.astype(np.uint32) << 16).view(np.float32), tl.float32)
+
+    def create_dot(self: Any, a: Any, b: Any, *others: Any) -> Any:
+        return product(self, widened(a), widened(b), *others)
+
+    setattr(interpreter.InterpreterBuilder, product.__name__, create_dot)
+
+
+KERNELS = {
+    "add_norm": sums_and_norms,
+    "gelu_": gelu,
+    "shrink_prompts": shrunk_prompts,
+    "draw_prompts": drawn_prompts,
+    "resize": resized_pictures,
+    "window_attention": attention_in_windows,
+}
