@@ -125,12 +125,13 @@ class EncoderActor:
         self._usage = _Usage()
         self._active, self._since = 0, 0.0
 
-    def ready(self) -> TokenizerConfig:
-        """Opens the tokenizer; its architecture.
+    def ready(self) -> tuple[TokenizerConfig, bool]:
+        """Opens the tokenizer; its architecture, and whether it resizes images itself.
 
         Not done by the constructor: Ray hands an error of a method to the caller whole, one of a constructor as text.
         """
-        return self._open().config
+        tokenizer = self._open()
+        return tokenizer.config, tokenizer.resizes
 
     def encode(self, prepared: Sequence[Prepared]) -> _Codes:
         """As ``Tokenizer.encode_prepared``. The arrays lie in Ray's object store and cannot be written to."""
@@ -202,7 +203,8 @@ class RemoteTokenizer:
 
     def __init__(self, encoder: Any) -> None:
         self._encoder = encoder
-        self._config: TokenizerConfig = _answer(encoder.ready.remote())
+        self._config: TokenizerConfig
+        self._config, self._resizes = _answer(encoder.ready.remote())
 
     @property
     def vocabulary(self) -> MaskVocabulary:
@@ -213,7 +215,7 @@ class RemoteTokenizer:
         """As ``MaskTokenizer.prepare``; in this process."""
         from tokenizer_model import Prepared
 
-        return Prepared.of(image, regions, self._config)
+        return Prepared.of(image, regions, self._config, is_whole=self._resizes)
 
     def encode_prepared(self, prepared: Sequence[Prepared]) -> _Codes:
         """As ``MaskTokenizer.encode_prepared``."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -37,13 +37,15 @@ class MaskPass:
         path: computes.
         staged: the images of one backbone pass.
         features: of these.
-        images: the numbers, in the whole call, of these images.
+        prepared: the images of the whole call.
+        images: the numbers, in the whole call, of the images of this pass.
         chosen: the masks of the pass: number of the image among these, number of the mask in it.
     """
 
     path: NetworkPath
     staged: Any
     features: Any
+    prepared: Sequence[Prepared]
     images: Sequence[int]
     chosen: Sequence[Pair]
 
@@ -92,12 +94,17 @@ def run_passes(
         SetupError: the memory does not even hold one image and one mask.
     """
     while True:
-        place = _Place()
+        place, tried = _Place(), replace(sizes)
         try:
-            return _run(path, sizes, prepared, counts, step, place)
+            found = _run(path, sizes, tried, prepared, counts, step, place)
+            if found is not None:
+                return found
+            continue
         except torch.OutOfMemoryError:
             pass  # the error's frames hold tensors until the block is left
-        _halve(sizes, place.which)
+        with _LAUNCHING:
+            if sizes == tried:  # else another thread has halved them
+                _halve(sizes, place.which)
 
 
 @dataclass
@@ -110,21 +117,28 @@ class _Place:
 def _run(
     path: NetworkPath,
     sizes: PassSizes,
+    tried: PassSizes,
     prepared: Sequence[Prepared],
     counts: Sequence[int],
     step: Step,
     place: _Place,
-) -> tuple[NDArray[Any], ...]:
-    chunks = list(batches([index for index, count in enumerate(counts) if count], sizes.images))
+) -> tuple[NDArray[Any], ...] | None:
+    """One try; None where another thread has made the sizes smaller since they were read."""
+    chunks = list(batches([index for index, count in enumerate(counts) if count], tried.images))
     staged = [path.stage([prepared[index] for index in chunk]) for chunk in chunks]
     found: list[tuple[Tensor, ...]] = []
     with _LAUNCHING:
+        if sizes != tried:
+            return None
         for chunk, images in zip(chunks, staged, strict=True):
             place.which = "images"
             features = path.features(images)
             place.which = "masks"
             pairs = [(number, mask) for number, index in enumerate(chunk) for mask in range(counts[index])]
-            found += [step(MaskPass(path, images, features, chunk, chosen)) for chosen in batches(pairs, sizes.masks)]
+            found += [
+                step(MaskPass(path, images, features, prepared, chunk, chosen))
+                for chosen in batches(pairs, sizes.masks)
+            ]
         fetched = [_Fetched(torch.cat(parts)) for parts in zip(*found, strict=True)]
     return tuple(one.array() for one in fetched)
 

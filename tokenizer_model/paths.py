@@ -72,7 +72,7 @@ class PlainPath:
 
     def features(self, staged: Sequence[Prepared]) -> ImageFeatures:
         """One backbone pass."""
-        pixels_BSS3 = torch.from_numpy(np.stack([image.pixels for image in staged])).to(self._device)
+        pixels_BSS3 = torch.from_numpy(np.stack([image.square for image in staged])).to(self._device)
         with self._arithmetic():
             return self.network.image_features(normalised(pixels_BSS3))
 

@@ -22,7 +22,7 @@ from samtok_data.masks import RLE
 from samtok_data.words import MISSING, MaskVocabulary
 from tokenizer_model.config import TokenizerConfig
 from tokenizer_model.identity import TokenizerIdentity, untrained_warning
-from tokenizer_model.inputs import Prepared
+from tokenizer_model.inputs import Prepared, checked_codes
 from tokenizer_model.network import SamtokModel, StillSam2
 from tokenizer_model.overlaps import intersections_over_unions
 from tokenizer_model.passes import MaskPass, Step, by_image, run_passes
@@ -106,6 +106,16 @@ class MaskTokenizer(nn.Module):
         """Where the weights are."""
         return self.network.no_mem_embed.device
 
+    @property
+    def path(self) -> NetworkPath:
+        """The way in which the network is computed."""
+        return self._fast or PlainPath(self.network, self.precision)
+
+    @property
+    def resizes(self) -> bool:
+        """Whether the network's device resizes images, so that ``prepare`` leaves them as they are."""
+        return self._fast is not None
+
     def use_fast_path(self) -> None:
         """Computes in 16 bits by ``tokenizer_model.fast`` from now on. The weights and the device must be settled.
 
@@ -132,7 +142,7 @@ class MaskTokenizer(nn.Module):
         Raises:
             ValueError: a mask of another size than the image, or without foreground.
         """
-        return Prepared.of(image, regions, self.config)
+        return Prepared.of(image, regions, self.config, is_whole=self.resizes)
 
     def encode(self, images: Sequence[Image.Image], regions: Sequence[Sequence[RLE]]) -> list[Codes]:
         """The codes of masks. One backbone pass for each image that has any.
@@ -189,7 +199,7 @@ class MaskTokenizer(nn.Module):
             ValueError: numbers of images and code arrays differ, or codes of another shape or range.
         """
         prepared = [self.prepare(image) for image in images]
-        checked = self._checked_codes(prepared, codes)
+        checked = checked_codes(codes, len(prepared), self.config)
 
         def step(masks: MaskPass) -> tuple[Tensor, ...]:
             codes_NL = np.concatenate([checked[image][found.start : found.stop] for image, found, _ in masks.spans()])
@@ -272,7 +282,7 @@ class MaskTokenizer(nn.Module):
             codes_NL = self._codes(masks.embeddings())
             logits_NPP = masks.logits(self._vectors(codes_NL))
             ious = [
-                intersections_over_unions(logits_NPP[place], prepared[image], of_image, threshold)
+                intersections_over_unions(logits_NPP[place], masks.prepared[image], of_image, threshold)
                 for image, of_image, place in masks.spans()
             ]
             return codes_NL, torch.cat(ious)
@@ -314,25 +324,6 @@ class MaskTokenizer(nn.Module):
             raise ValueError(f"expected a list of regions for each of {len(images)} images, got {len(regions)}")
         return [self.prepare(image, of_image) for image, of_image in zip(images, regions, strict=True)]
 
-    def _checked_codes(self, prepared: Sequence[Prepared], codes: Sequence[NDArray[np.integer]]) -> list[Codes]:
-        if len(prepared) != len(codes):
-            raise ValueError(f"expected codes for each of {len(prepared)} images, got {len(codes)}")
-        checked = []
-        for index, array in enumerate(codes):
-            numbers = np.asarray(array)
-            if numbers.ndim != 2 or numbers.shape[1] != self.config.depth or numbers.dtype.kind not in "iu":
-                raise ValueError(
-                    f"codes of image {index}: expected whole numbers of shape (n, {self.config.depth}), "
-                    f"got {numbers.dtype} of shape {numbers.shape}"
-                )
-            wrong = numbers[(numbers < MISSING) | (numbers >= self.config.codebook_size)]
-            if wrong.size:
-                raise ValueError(
-                    f"codes of image {index}: expected 0..{self.config.codebook_size - 1} or {MISSING}, got {wrong[0]}"
-                )
-            checked.append(numbers.astype(np.int64))  # a copy: the caller's array is never written to
-        return checked
-
     def _of_masks(self, prepared: Sequence[Prepared], step: Step, empty: tuple[NDArray[Any], ...]) -> list[list[Any]]:
         """What a step gives of all masks, codes among it. Images that 16-bit numbers do not hold are computed in fp32.
 
@@ -345,7 +336,7 @@ class MaskTokenizer(nn.Module):
         if wrong and self.precision != "fp32":
             logger.warning("%d images exceed the range of %s and were computed in fp32.", len(wrong), self.precision)
             some = [prepared[index] for index in wrong]
-            again = self._run(some, [one.num_masks for one in some], step, empty, PlainPath(self.network, "fp32"))
+            again = self._run(some, [one.num_masks for one in some], step, empty, in_fp32=True)
             for output, better in zip(found, again, strict=True):
                 for index, array in zip(wrong, better, strict=True):
                     output[index] = array
@@ -361,7 +352,8 @@ class MaskTokenizer(nn.Module):
         counts: Sequence[int],
         step: Step,
         empty: tuple[NDArray[Any], ...],
-        path: NetworkPath | None = None,
+        *,
+        in_fp32: bool = False,
     ) -> list[list[Any]]:
         """What a step gives, by image.
 
@@ -370,15 +362,14 @@ class MaskTokenizer(nn.Module):
             counts: masks of each.
             step: gives tensors with one row for each mask of a pass.
             empty: these as arrays, for an image without masks.
-            path: another way than the usual one.
+            in_fp32: by torch's own modules, whatever the precision.
         """
         if not any(counts):
             return [[nothing.copy() for _ in prepared] for nothing in empty]
-        return [by_image(array, counts) for array in run_passes(path or self._path, self.sizes, prepared, counts, step)]
-
-    @property
-    def _path(self) -> NetworkPath:
-        return self._fast or PlainPath(self.network, self.precision)
+        path, sizes = self.path, self.sizes
+        if in_fp32:
+            path, sizes = PlainPath(self.network, "fp32"), PassSizes(IMAGE_BATCH, MASK_BATCH)
+        return [by_image(array, counts) for array in run_passes(path, sizes, prepared, counts, step)]
 
     def _codes(self, z_ND: Tensor) -> Tensor:
         codes_NL = self.quantizer.encode(z_ND)

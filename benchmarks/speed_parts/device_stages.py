@@ -17,6 +17,7 @@ import torch
 from benchmarks.speed_parts.cpu_stages import prepared_images
 from benchmarks.speed_parts.limits import cost, limits, timed
 from tokenizer_model import MaskTokenizer, Prepared, open_tokenizer
+from tokenizer_model.fast.path import FastPath
 from tokenizer_model.network import normalised
 from tokenizer_model.paths import NetworkPath, PlainPath, Precision
 
@@ -83,14 +84,14 @@ def _ways(opened: MaskTokenizer, tokenizer: str, precisions: Sequence[Precision]
 
 def path_of(tokenizer: MaskTokenizer) -> NetworkPath:
     """The way in which a tokenizer computes its network."""
-    return tokenizer._path
+    return tokenizer.path
 
 
 @torch.inference_mode()
 def _work(opened: MaskTokenizer, prepared: Sequence[Prepared]) -> dict[str, tuple[float, float]]:
     """Operations and eager bytes of each stage, for one image or one mask, in fp32."""
     network, path = opened.network, PlainPath(opened.network, "fp32")
-    pixels_1SS3 = torch.from_numpy(prepared[0].pixels)[None].to(opened.device)
+    pixels_1SS3 = torch.tensor(prepared[0].square)[None].to(opened.device)
     features = network.image_features(normalised(pixels_1SS3))
     chosen = [(0, mask) for mask in range(_COUNTED_MASKS)]
     z_ND = path.embeddings(prepared[:1], features, chosen)
@@ -107,18 +108,19 @@ def _work(opened: MaskTokenizer, prepared: Sequence[Prepared]) -> dict[str, tupl
 def _network_rows(
     way: _Way, prepared: Sequence[Prepared], image_batches: Sequence[int], mask_batches: Sequence[int]
 ) -> list[dict[str, Any]]:
-    path, device, rows = way.path, way.tokenizer.device, []
+    path, device, rows, usual = way.path, way.tokenizer.device, [], way.tokenizer.sizes.images
     for batch in image_batches:
+        way.tokenizer.sizes.images = batch  # else the fast path would fill the batch up
         staged = path.stage(prepared[:batch])
         seconds = timed(lambda staged=staged: path.features(staged), device)
         rows.append(_row("backbone", batch, seconds))
+    way.tokenizer.sizes.images = usual
     staged = path.stage(prepared[:1])
     features = path.features(staged)
-    draw = getattr(path, "_draw", None)  # of the path that draws prompts on the device
     for batch in mask_batches:
-        if draw is not None:
+        if isinstance(path, FastPath):
             prompts = torch.empty(batch, *prepared[0].prompt(0).shape, device=device)
-            call = functools.partial(draw, features.masks[0], slice(0, batch), prompts)
+            call = functools.partial(path.draw, staged.images[0], slice(0, batch), prompts)
             rows.append(_row("prompts on the device", batch, timed(call, device)))
         chosen = [(0, mask) for mask in range(batch)]
         seconds = timed(lambda chosen=chosen: path.embeddings(staged, features, chosen), device)
@@ -172,7 +174,7 @@ def _other_rows(opened: MaskTokenizer, prepared: Sequence[Prepared]) -> list[dic
     ]
     codes_NL = opened.quantizer.encode(z_ND)
     calls.append(("quantiser decode", len(z_ND), lambda: opened.quantizer.decode(codes_NL)))
-    pixels = torch.from_numpy(np.stack([image.pixels for image in prepared]))
+    pixels = torch.from_numpy(np.stack([image.square for image in prepared]))
     pixels = pixels.pin_memory() if device.type == "cuda" else pixels
     calls.append(("pixels to the device", len(pixels), lambda: pixels.to(device, non_blocking=True, copy=True)))
     return [*rows, *(_row(name, number, timed(call, device)) for name, number, call in calls)]

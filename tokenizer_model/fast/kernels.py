@@ -9,12 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-
-from tokenizer_model.network import IMAGE_MEAN, IMAGE_STD
 
 _ELEMENTS = 4096  # of a program's block
 _POSITIONS = 64
@@ -79,24 +76,6 @@ def _gelu(x, size, BLOCK: tl.constexpr):
 @triton.jit
 def _gelu_of(value):
     return 0.5 * value * (1.0 + tl.erf(value * _HALF_ROOT))
-
-
-def normalised_rows(pixels_BSS3: Tensor, kind: torch.dtype) -> Tensor:
-    """``network.normalised`` in the pixels' own order: (B, S, S, 3), rounded to ``kind``."""
-    out = torch.empty_like(pixels_BSS3, dtype=kind)
-    size = out.numel()
-    _normalise[(triton.cdiv(size, _ELEMENTS),)](pixels_BSS3, out, size, *IMAGE_MEAN, *IMAGE_STD, _ELEMENTS, num_warps=8)
-    return out
-
-
-@triton.jit
-def _normalise(pixels, out, size, mean0, mean1, mean2, std0, std1, std2, BLOCK: tl.constexpr):
-    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    value = tl.load(pixels + place, mask=place < size, other=0).to(tl.float32) / 255
-    channel = place % 3
-    mean = tl.where(channel == 0, mean0, tl.where(channel == 1, mean1, mean2))
-    std = tl.where(channel == 0, std0, tl.where(channel == 1, std1, std2))
-    tl.store(out + place, ((value - mean) / std).to(out.dtype.element_ty), mask=place < size)
 
 
 @dataclass(frozen=True, slots=True)

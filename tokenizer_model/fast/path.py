@@ -1,7 +1,8 @@
 """The fast way through the network: shapes that never change, memory that the GPU fetches, nothing computed twice.
 
-A backbone pass always holds as many images as it may, the tokens of a mask pass as many masks; missing ones are zeros.
-So each product has one shape and one kernel, and what an image or mask gives does not depend on its neighbours.
+A backbone pass always computes as many images as it may hold, the tokens of a mask pass as many masks; what stands at
+missing places does not count. So each product has one shape and one kernel, what an image or mask gives does not depend
+on its neighbours, and all launches are recorded once (``replays``).
 
 Letters: B images of a pass, N masks of a pass, n masks of an image, S side of the network's image, P side of a prompt,
 E = S / 16, D channels.
@@ -17,68 +18,73 @@ from itertools import groupby
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from tokenizer_model.config import PATCH_STRIDE
 from tokenizer_model.fast import trunk
-from tokenizer_model.fast.kernels import AxisTables, draw_prompts, normalised_rows
+from tokenizer_model.fast.kernels import AxisTables, draw_prompts
 from tokenizer_model.fast.mask_encoder import FastMaskEncoder, ImageTables
+from tokenizer_model.fast.pictures import BicubicTables, normalised_rows, resize
+from tokenizer_model.fast.replays import Replays
 from tokenizer_model.fast.trunk import FastTrunk, Tokens
 from tokenizer_model.inputs import Prepared
 from tokenizer_model.network import ImageFeatures, StillSam2
 from tokenizer_model.paths import Pair, PassSizes
 from tokenizer_model.prompts import Axis
+from tokenizer_model.resizing import BicubicAxis
+
+# Passes over positions are recorded for so many masks; a pass of fewer takes the next.
+_RECORDED_MASKS = (32, 64, 128, 256)
 
 
 @dataclass(frozen=True, slots=True)
-class StagedPieces:
-    """The masks of an image, as ``MaskPieces`` has them, in one buffer.
+class StagedImage:
+    """An image and its masks on the device, or on their way there.
 
     Attributes:
-        buffer: int32: tops, afters, column starts, mask starts, lefts.
+        pixels: uint8, (H, W, 3) or (S, S, 3).
+        resized: uint8, (S, S, 3): what Pillow makes of them, where its way with this size is not known yet.
+        pieces: int32, one after the other: tops, afters, column starts, mask starts and lefts of ``MaskPieces``.
         lengths: of each of them.
-        size: (H, W) of the image.
+        boxes: float32, (n, 4), on the CPU.
+        size: (H, W).
     """
 
-    buffer: Tensor
+    pixels: Tensor
+    resized: Tensor | None
+    pieces: Tensor
     lengths: tuple[int, ...]
+    boxes: NDArray[np.float32]
     size: tuple[int, int]
-
-    @property
-    def parts(self) -> tuple[Tensor, ...]:
-        """Tops, afters, column starts, mask starts, lefts."""
-        return self.buffer.split(self.lengths)
 
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """Images in memory from which the GPU fetches.
+    """Images of a backbone pass.
 
     Attributes:
-        pixels: uint8, (B, S, S, 3), RGB; zeros behind the last image.
-        masks: of each image that there is.
-        boxes: float32, (n, 4) for each.
+        images: of the pass.
+        arrived: when the device has them; None: it has them.
     """
 
-    pixels: Tensor
-    masks: tuple[StagedPieces, ...]
-    boxes: tuple[Tensor, ...]
+    images: tuple[StagedImage, ...]
+    arrived: torch.cuda.Event | None
 
 
 @dataclass(frozen=True, slots=True)
 class FastFeatures:
-    """What one backbone pass gives.
+    """What one backbone pass gives. Valid until the next one.
 
     Attributes:
         stages: what comes out of the trunk's stages.
         embedding: float32, (B, E^2, D), with the no-memory embedding added.
         tables: what the mask encoder makes of it.
-        masks: of each image, on the device.
     """
 
     stages: list[Tokens]
     embedding: Tensor
     tables: ImageTables
-    masks: tuple[StagedPieces, ...]
 
 
 class FastPath:
@@ -93,52 +99,67 @@ class FastPath:
     def __init__(self, network: StillSam2, kind: torch.dtype, sizes: PassSizes) -> None:
         self.network, self.kind, self.sizes = network, kind, sizes
         self.device = network.no_mem_embed.device
+        self._is_cuda = self.device.type == "cuda"
         self._trunk, self._encoder = FastTrunk(network, kind), FastMaskEncoder(network, kind)
-        self._side = network.image_size // 4
-        # 4 MB each for 2,250 pixels; images of one source are of few sizes
-        self._axis = functools.lru_cache(maxsize=64)(self._make_axis)
+        self._prompt_side = network.image_size // PATCH_STRIDE
+        self._replays = Replays(self.device)
+        self._room = _Room(network.image_size, self._prompt_side, PassSizes(0, 0), self.device)
+        self._copying = torch.cuda.Stream(self.device) if self._is_cuda else None
+        # Some MB each for 2,250 pixels; images of one source are of few sizes.
+        self._prompt_axis = functools.lru_cache(maxsize=64)(self._make_prompt_axis)
+        self._pictures = _Pictures(network.image_size, self.device)
 
     def stage(self, images: Sequence[Prepared]) -> Staged:
-        """Copies images and masks to pinned memory."""
-        pixels = torch.zeros(
-            (max(self.sizes.images, len(images)), *images[0].pixels.shape), dtype=torch.uint8, pin_memory=self._is_cuda
-        )
-        for place, image in enumerate(images):
-            pixels.numpy()[place] = image.pixels
-        return Staged(
-            pixels,
-            tuple(self._staged(image) for image in images),
-            tuple(torch.tensor(image.pieces.boxes) for image in images),
-        )
+        """Sends images and masks to the device, beside what it computes."""
+        with torch.cuda.stream(self._copying):  # of None: nothing
+            staged = tuple(self._staged(image) for image in images)
+            arrived = torch.cuda.Event() if self._is_cuda else None
+            if arrived is not None:
+                arrived.record()
+        return Staged(staged, arrived)
 
     def features(self, staged: Staged) -> FastFeatures:
         """One backbone pass."""
-        pixels_BSS3 = staged.pixels.to(self.device, non_blocking=True)
-        masks = tuple(
-            StagedPieces(one.buffer.to(self.device, non_blocking=True), one.lengths, one.size) for one in staged.masks
-        )
+        if self._room.sizes != self.sizes:
+            self._replays.clear()
+            self._room = _Room(
+                self.network.image_size, self._prompt_side, PassSizes(self.sizes.images, self.sizes.masks), self.device
+            )
+        if staged.arrived is not None:
+            staged.arrived.wait()
+            for image in staged.images:
+                for sent in (image.pixels, image.resized, image.pieces):
+                    if sent is not None:
+                        sent.record_stream(torch.cuda.current_stream())
+        for place, image in enumerate(staged.images):
+            self._pictures.place(image.pixels, image.resized, self._room.pixels[place])
         with self._arithmetic():
-            stages = self._trunk(normalised_rows(pixels_BSS3, self.kind).permute(0, 3, 1, 2))
-            embedding = self._trunk.embedding(stages)
-            return FastFeatures(stages, embedding, self._encoder.tables(embedding), masks)
+            return self._replays("features", self._features)
 
     def embeddings(self, staged: Staged, features: FastFeatures, chosen: Sequence[Pair]) -> Tensor:
         """As ``NetworkPath.embeddings``."""
-        room = max(self.sizes.masks, len(chosen))
-        prompts_nPP = torch.empty(len(chosen), self._side, self._side, device=self.device)
-        boxes_N4, owners_N = torch.zeros(room, 4), torch.zeros(room, dtype=torch.int32)
+        room = self._room
+        boxes_n4, owners_n = np.empty((len(chosen), 4), np.float32), np.empty(len(chosen), np.int32)
         for image, masks, place in _spans(chosen):
-            boxes_N4[place], owners_N[place] = staged.boxes[image][masks], image
-            self._draw(features.masks[image], masks, prompts_nPP[place])
+            boxes_n4[place], owners_n[place] = staged.images[image].boxes[masks], image
+            self.draw(staged.images[image], masks, room.prompts[place])
+        self._send(boxes_n4, room.boxes)
+        self._send(owners_n, room.owners)
+        some = next((number for number in _RECORDED_MASKS if number >= len(chosen)), len(chosen))
+        some = min(some, len(room.prompts))
+
+        def encode() -> Tensor:
+            return self._encoder(features.tables, room.owners, room.prompts[:some], room.boxes)
+
         with self._arithmetic():
-            z_ND = self._encoder(features.tables, self._moved(owners_N), prompts_nPP, self._moved(boxes_N4))
-        return z_ND[: len(chosen)].float()
+            return self._replays(("masks", some), encode)[: len(chosen)].float().clone()
 
     def logits(self, features: FastFeatures, owners: Sequence[int], embeddings_ND: Tensor) -> Tensor:
         """As ``NetworkPath.logits``; the decoder's own modules under autocast."""
-        owners_N = self._moved(torch.tensor(list(owners)))
-        side = self._side // 4
-        with self._arithmetic(), torch.autocast(self.device.type, dtype=self.kind, enabled=self._is_half):
+        owners_N = torch.tensor(list(owners), device=self.device)
+        side = self._prompt_side // 4
+        half = self.kind != torch.float32
+        with self._arithmetic(), torch.autocast(self.device.type, dtype=self.kind, enabled=half):
             decoder = self.network.sam_mask_decoder
             levels = ImageFeatures(
                 embedding=features.embedding.transpose(1, 2).unflatten(2, (side, side)),
@@ -147,41 +168,123 @@ class FastPath:
             )
             return self.network.mask_logits(levels.of(owners_N), embeddings_ND).float()
 
-    def _draw(self, masks: StagedPieces, wanted: slice, prompts_nPP: Tensor) -> None:
-        tops_r, afters_r, column_starts, mask_starts, lefts_n = masks.parts
-        rows, columns = self._axis(masks.size[0]), self._axis(masks.size[1])
+    def _features(self) -> FastFeatures:
+        stages = self._trunk(normalised_rows(self._room.pixels, self.kind).permute(0, 3, 1, 2))
+        embedding = self._trunk.embedding(stages)
+        return FastFeatures(stages, embedding, self._encoder.tables(embedding))
+
+    def draw(self, image: StagedImage, wanted: slice, prompts_nPP: Tensor) -> None:
+        """Draws the prompts of some masks of an image: float32, (n, P, P), transposed."""
+        tops_r, afters_r, column_starts, mask_starts, lefts_n = image.pieces.split(image.lengths)
+        rows, columns = self._prompt_axis(image.size[0]), self._prompt_axis(image.size[1])
         starts = mask_starts[wanted.start : wanted.stop + 1]
         draw_prompts(tops_r, afters_r, column_starts, starts, lefts_n[wanted], rows.suffix_LP, columns, prompts_nPP)
 
-    def _make_axis(self, length: int) -> AxisTables:
-        axis = Axis.of(length, self._side)
-        suffix_LP, weights_PL = (torch.from_numpy(one).to(self.device) for one in (axis.suffix_LP, axis.weights_PL))
-        return AxisTables(suffix_LP, weights_PL, axis.reach)
-
-    def _staged(self, image: Prepared) -> StagedPieces:
+    def _staged(self, image: Prepared) -> StagedImage:
         pieces = image.pieces
         parts = (pieces.tops, pieces.afters, pieces.column_starts, pieces.mask_starts, pieces.lefts)
-        buffer = torch.from_numpy(np.concatenate(parts))
-        return StagedPieces(self._pinned(buffer), tuple(len(part) for part in parts), image.size)
+        lengths = tuple(len(part) for part in parts)
+        pixels, resized = self._pictures.wanted(image)
+        return StagedImage(
+            self._sent(pixels),
+            None if resized is None else self._sent(resized),
+            self._sent(np.concatenate(parts)),
+            lengths,
+            pieces.boxes,
+            image.size,
+        )
 
-    def _moved(self, tensor: Tensor) -> Tensor:
-        return self._pinned(tensor).to(self.device, non_blocking=True)
+    def _sent(self, array: NDArray[np.generic]) -> Tensor:
+        """An array on its way to the device, from memory that it fetches from by itself."""
+        kind = torch.uint8 if array.dtype == np.uint8 else torch.int32
+        pinned = torch.empty(array.shape, dtype=kind, pin_memory=self._is_cuda)
+        np.copyto(pinned.numpy(), array)
+        return pinned.to(self.device, non_blocking=True)
 
-    def _pinned(self, tensor: Tensor) -> Tensor:
-        return tensor.pin_memory() if self._is_cuda else tensor
+    def _send(self, array: NDArray[np.generic], target: Tensor) -> None:
+        """Copies a small array to the first places of a tensor."""
+        pinned = torch.empty(array.shape, dtype=target.dtype, pin_memory=self._is_cuda)
+        np.copyto(pinned.numpy(), array)
+        target[: len(array)].copy_(pinned, non_blocking=True)
 
-    @property
-    def _is_cuda(self) -> bool:
-        return self.device.type == "cuda"
-
-    @property
-    def _is_half(self) -> bool:
-        return self.kind != torch.float32
+    def _make_prompt_axis(self, length: int) -> AxisTables:
+        axis = Axis.of(length, self._prompt_side)
+        suffix_LP, weights_PL = (torch.from_numpy(one).to(self.device) for one in (axis.suffix_LP, axis.weights_PL))
+        return AxisTables(suffix_LP, weights_PL, axis.reach)
 
     @staticmethod
     def _arithmetic() -> AbstractContextManager[None]:
         cudnn = torch.backends.cudnn
         return cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False)
+
+
+class _Pictures:
+    """Resizes pictures as the installed Pillow does it, to the bit: of each size, one picture is held against it.
+
+    Args:
+        side: S.
+        device: that resizes.
+    """
+
+    def __init__(self, side: int, device: torch.device) -> None:
+        self._side, self._device = side, device
+        self._axis = functools.lru_cache(maxsize=256)(self._make_axis)
+        # Of each (H, W) whether rows come first; None: neither way is Pillow's, which has to do it.
+        self._rows_first: dict[tuple[int, int], bool | None] = {}
+
+    def wanted(self, image: Prepared) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+        """What is to be sent: pixels, and where nothing is known of their size what Pillow makes of them."""
+        if self._rows_first.get(image.size, False) is None:
+            return image.square, None
+        is_known = image.size in self._rows_first or image.pixels.shape[0] == image.pixels.shape[1] == self._side
+        return image.pixels, None if is_known else image.square
+
+    def place(self, pixels_HW3: Tensor, resized_SS3: Tensor | None, out_SS3: Tensor) -> None:
+        """Resizes a picture, or copies it where it has been resized."""
+        if pixels_HW3.shape == out_SS3.shape:
+            out_SS3.copy_(pixels_HW3)
+            return
+        if resized_SS3 is not None:
+            self._learn(pixels_HW3, resized_SS3, out_SS3)
+            out_SS3.copy_(resized_SS3)
+        else:
+            order = self._rows_first[pixels_HW3.shape[0], pixels_HW3.shape[1]]
+            self._resize(pixels_HW3, out_SS3, is_rows_first=bool(order))
+
+    def _learn(self, pixels_HW3: Tensor, resized_SS3: Tensor, out_SS3: Tensor) -> None:
+        found = []
+        for order in (False, True):
+            self._resize(pixels_HW3, out_SS3, is_rows_first=order)
+            found += [order] if torch.equal(out_SS3, resized_SS3) else []
+        if len(found) < 2:  # a plain picture tells nothing
+            self._rows_first[pixels_HW3.shape[0], pixels_HW3.shape[1]] = found[0] if found else None
+
+    def _resize(self, pixels_HW3: Tensor, out_SS3: Tensor, *, is_rows_first: bool) -> None:
+        rows, columns = (self._axis(length) for length in pixels_HW3.shape[:2])
+        resize(pixels_HW3, rows, columns, out_SS3, is_rows_first=is_rows_first)
+
+    def _make_axis(self, length: int) -> BicubicTables:
+        axis = BicubicAxis.of(length, self._side)
+        return BicubicTables(*(torch.from_numpy(one).to(self._device) for one in (axis.firsts_S, axis.weights_SK)))
+
+
+class _Room:
+    """Where what is computed lies: at fixed places in memory, as recorded launches want it.
+
+    Attributes:
+        sizes: of the passes.
+        pixels: uint8, (B, S, S, 3).
+        prompts: float32, (N, P, P), transposed.
+        boxes: float32, (N, 4).
+        owners: int32, (N,), in 0 .. B - 1.
+    """
+
+    def __init__(self, image_side: int, prompt_side: int, sizes: PassSizes, device: torch.device) -> None:
+        self.sizes = sizes
+        self.pixels = torch.zeros(sizes.images, image_side, image_side, 3, dtype=torch.uint8, device=device)
+        self.prompts = torch.zeros(sizes.masks, prompt_side, prompt_side, device=device)
+        self.boxes = torch.zeros(sizes.masks, 4, device=device)
+        self.owners = torch.zeros(sizes.masks, dtype=torch.int32, device=device)
 
 
 def _spans(chosen: Sequence[Pair]) -> Iterator[tuple[int, slice, slice]]:

@@ -20,6 +20,7 @@ from sam2.modeling.backbones.hieradet import Hiera, MultiScaleBlock
 from torch import Tensor, nn
 
 from tokenizer_model.fast.kernels import add_norm, gelu_
+from tokenizer_model.fast.windows import MAX_KEYS, window_attention
 from tokenizer_model.network import StillSam2
 
 
@@ -70,7 +71,8 @@ class FastTrunk:
         self._patches = cast("nn.Conv2d", trunk.patch_embed.proj)
         self._patch_weight = self._patches.weight.to(kind).contiguous(memory_format=torch.channels_last)
         self._patch_bias = cast("Tensor", self._patches.bias).to(kind)
-        self._place = cast("Any", trunk)._get_pos_embed
+        side = network.image_size // self._patches.stride[0]
+        self._places = cast("Any", trunk)._get_pos_embed((side, side))
         self._blocks = [_Block(cast("MultiScaleBlock", block), kind) for block in trunk.blocks]
         self._stage_ends = set(trunk.stage_ends)
         self._windows = windows_of(trunk)
@@ -90,7 +92,7 @@ class FastTrunk:
             stride=patches.stride,  # pyright: ignore[reportArgumentType]
             padding=patches.padding,  # pyright: ignore[reportArgumentType]
         ).permute(0, 2, 3, 1)
-        tokens = into_windows(found.float() + self._place(found.shape[1:3]), self._windows[0])
+        tokens = into_windows(found.float() + self._places, self._windows[0])
         stages, pending = [], None
         for number, (block, window) in enumerate(zip(self._blocks, self._windows, strict=True)):
             if window != tokens.window:
@@ -147,7 +149,7 @@ class _Block:
     """One block: attention and MLP, each on the norm of the residual stream and added to it."""
 
     def __init__(self, block: MultiScaleBlock, kind: torch.dtype) -> None:
-        self._kind = kind
+        self._kind, self._precision = kind, "ieee" if kind == torch.float32 else "tf32"
         self._is_global = block.window_size == 0
         self._stride = block.q_stride[0] if block.q_stride else 1
         self._heads = block.attn.num_heads
@@ -175,11 +177,14 @@ class _Block:
 
     def _attention(self, normed: Tensor, tokens: Tokens) -> Tensor:
         length = tokens.side**2 if self._is_global else tokens.window**2
-        all_three = torch.addmm(self._qkv[1], normed, self._qkv[0]).view(-1, length, 3, self._heads, self._head_size)
-        queries, keys, values = all_three.unbind(2)
+        all_three = torch.addmm(self._qkv[1], normed, self._qkv[0])
+        queries = all_three[:, : self._out[0].shape[0]]
         if self._stride > 1:
-            pooled = self._pooled(queries.reshape(-1, self._heads * self._head_size), tokens.window)
-            queries = pooled.view(len(keys), -1, self._heads, self._head_size)
+            queries = self._pooled(queries, tokens.window)
+        if length <= MAX_KEYS:
+            return window_attention(queries, all_three, length, self._heads, self._precision)
+        _, keys, values = all_three.view(-1, length, 3, self._heads, self._head_size).unbind(2)
+        queries = queries.unflatten(1, (self._heads, self._head_size)).unflatten(0, (len(keys), -1))
         found = F.scaled_dot_product_attention(queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2))
         return found.transpose(1, 2).reshape(-1, self._heads * self._head_size)
 
