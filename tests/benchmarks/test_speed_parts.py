@@ -159,7 +159,7 @@ def test_the_monitor_sees_what_descendants_use() -> None:
     assert used == pytest.approx(figures["cpu_cores_used"], abs=0.02)
     assert 0.05 < used < 1.5
     assert figures["peak_memory_mib"] >= 1
-    assert seen.timeline(start)[0]["process"] == COMMAND
+    assert COMMAND in {line["process"] for line in seen.timeline(start)}
 
 
 def test_work_of_a_call_is_counted() -> None:
