@@ -100,6 +100,56 @@ def test_reading_and_converting_load_nothing_heavy() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+def importers_of(module: str, node: ast.AST, inside: str = "") -> Iterator[str]:
+    """The functions that import a module or what is in it; "" for what is imported with the file."""
+    for child in ast.iter_child_nodes(node):
+        names = []
+        if isinstance(child, ast.Import):
+            names = [alias.name for alias in child.names]
+        elif isinstance(child, ast.ImportFrom):
+            names = [f"{child.module}.{alias.name}" for alias in child.names]
+        if any(f"{name}.".startswith(f"{module}.") for name in names):
+            yield inside
+        is_named = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+        yield from importers_of(module, child, f"{inside}.{child.name}".lstrip(".") if is_named else inside)
+
+
+def test_the_fast_path_is_loaded_by_the_call_that_asks_for_it_alone() -> None:
+    """It needs triton, which is not everywhere where torch is."""
+    found = {
+        (path.name, inside)
+        for package in PACKAGES
+        for path in modules_of(package)
+        if path.parent != ROOT / "tokenizer_model" / "fast"
+        for module in ("tokenizer_model.fast", "triton")
+        for inside in importers_of(module, ast.parse(path.read_text("utf-8")))
+    }
+    assert found == {("tokenizer.py", "MaskTokenizer.use_fast_path")}
+    program = (
+        "import sys, tokenizer_model.loading, tokenizer_model.tokenizer, pipelines.cli\n"
+        "found = [name for name in sys.modules if name.startswith('tokenizer_model.fast')]\n"
+        "assert not found, found\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_importers_of_a_module_are_seen_in_every_form() -> None:
+    source = """
+import a.b.c
+from a import b
+from a.b import d
+import a, a.bc
+class E:
+    def f(self):
+        if self:
+            from a.b.g import h
+if TYPE_CHECKING:
+    import a.b
+"""
+    assert list(importers_of("a.b", ast.parse(source))) == ["", "", "", "E.f", ""]
+
+
 @pytest.mark.parametrize("path", MODULES)
 def test_files_and_functions_are_short(path: Path) -> None:
     text = path.read_text("utf-8")
