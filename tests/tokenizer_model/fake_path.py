@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -59,6 +60,7 @@ class FakePath:
     def _take(self, what: str, count: int) -> None:
         self.threads += 1
         assert self.threads == 1, "two threads compute at once"
+        time.sleep(0.0005)  # others get their turn
         self.tries.append((what, count))
         fits = count <= getattr(self, what)
         self.threads -= 1
@@ -106,6 +108,20 @@ class OverflowingPath(PlainPath):
             if staged[image].size in self.wrong and mask == staged[image].num_masks - 1:
                 z_ND[place, 5] = self.value
         return z_ND
+
+
+class GivingLock:
+    """A lock that whoever waits for it gets before the one that had it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_error: object) -> None:
+        self._lock.release()
+        time.sleep(0.05)
 
 
 class MeetingPath(FakePath):

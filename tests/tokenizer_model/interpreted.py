@@ -130,7 +130,7 @@ def pictures() -> dict[str, bool]:
 
     # A plain picture does not tell which pass comes first; then one is learnt from, then it is known.
     return {
-        "plain and learnt": same(Image.new("RGB", wide, "#123456"), drawn_image(*high)),
+        "plain and learnt": same(Image.new("RGB", high, "#123456"), drawn_image(*wide)),
         "learnt and known": same(drawn_image(*wide, 0.2), drawn_image(*high, 0.7)),
     }
 

@@ -8,13 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from fake_path import FakePath, MeetingPath, NarrowPath, OverflowingPath, out_of_memory
+from fake_path import FakePath, GivingLock, MeetingPath, NarrowPath, OverflowingPath, out_of_memory
 from numpy.typing import NDArray
 from tiny import some_prepared, tiny_tokenizer
 from torch import Tensor
 
 from samtok_data.errors import SetupError
-from tokenizer_model import MaskTokenizer, Prepared
+from tokenizer_model import MaskTokenizer, Prepared, passes
 from tokenizer_model.passes import MaskPass, run_passes
 from tokenizer_model.paths import PassSizes, Precision
 
@@ -145,11 +145,13 @@ def test_threads_compute_one_at_a_time_and_each_gets_its_own() -> None:
 )
 def test_two_threads_that_run_out_of_memory_at_one_size_halve_it_once(
     caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
     fits: tuple[int, int],
     starts: tuple[int, int],
     ends: tuple[int, int],
     is_late: bool,
 ) -> None:
+    monkeypatch.setattr(passes, "_LAUNCHING", GivingLock())
     sizes = PassSizes(*starts)
     path = MeetingPath(*fits, sizes, is_late=is_late)
     with ThreadPoolExecutor(2) as threads:
