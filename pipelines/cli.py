@@ -77,9 +77,8 @@ def _read_options(_ctx: click.Context, _param: click.Parameter, given: tuple[str
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "fp16", "bf16"]),
-    default="fp32",
-    show_default=True,
-    help="fp16 is the fast one on a GPU; either half precision changes some words.",
+    default=None,
+    help="Default: fp16 on GPUs, which changes a word in some hundreds or thousands; fp32 on CPUs.",
 )
 @click.option(
     "--images",

@@ -13,6 +13,8 @@ import yaml
 
 from samtok_data.errors import SetupError
 
+Precision = Literal["fp32", "fp16", "bf16"]
+
 DEFAULT_TOKENIZER = "samtok-256x2"
 
 
@@ -28,7 +30,7 @@ class RunConfig:
         images_root: address of the images, where they lie elsewhere.
         split: splits to tokenise; ``all`` for every one in the file.
         tokenizer: ``samtok-256x2``, ``small`` or a checkpoint's address.
-        precision: ``fp32``; on a GPU also ``fp16``, the fast one, or ``bf16``.
+        precision: ``fp16``, ``bf16`` or ``fp32``; None: ``fp16`` on GPUs, which is fast, and ``fp32`` on CPUs.
         images: ``embed`` the image bytes in the shards, or ``reference`` them by name.
         crowd: ``keep`` or ``skip`` crowd targets.
         wording: address of a wording file; None: the bundled one.
@@ -42,7 +44,7 @@ class RunConfig:
         actors: number of processes that hold the tokenizer; None: one for each GPU of the cluster, or for each CPU
             where it has none.
         feeders: processes that read and write for each of these on GPUs; None: the cores of a node divided by what it
-            has room for, less one, at most 16.
+            has room for, less one, at most 8.
         num_gpus_per_actor: GPUs that an actor holds, may be a fraction; None: 1 where the cluster has GPUs, else 0.
         address: of a running Ray cluster; None: Ray starts one on this machine.
         overwrite: delete an earlier run's output instead of resuming it.
@@ -56,7 +58,7 @@ class RunConfig:
     images_root: str | None = None
     split: tuple[str, ...] = ("train",)
     tokenizer: str = DEFAULT_TOKENIZER
-    precision: Literal["fp32", "fp16", "bf16"] = "fp32"
+    precision: Precision | None = None
     images: Literal["embed", "reference"] = "embed"
     crowd: Literal["keep", "skip"] = "keep"
     wording: str | None = None
@@ -73,6 +75,10 @@ class RunConfig:
     address: str | None = None
     overwrite: bool = False
     retry_images: bool = False
+
+    def precision_on(self, device: str) -> Precision:
+        """What ``cuda`` or ``cpu`` computes in."""
+        return self.precision or ("fp16" if device == "cuda" else "fp32")
 
     def __post_init__(self) -> None:
         for name in ("samples_per_shard", "images_per_file", "limit", "actors", "feeders"):

@@ -203,7 +203,7 @@ class _Run:
         return TokenizerOrder(
             spec=os.path.abspath(spec) if os.path.exists(spec) else spec,  # actors may work in another folder
             sha256=self.identity.sha256,
-            precision=self.config.precision,
+            precision=self.config.precision_on(self.device),
             device=self.device,
             software=software(),
         )

@@ -196,7 +196,7 @@ def shared_fingerprint(config: RunConfig, tokenizer: TokenizerIdentity, device: 
     """What every run's fingerprint holds."""
     return {
         "tokenizer": tokenizer.fingerprint,
-        "precision": config.precision,
+        "precision": config.precision_on(device),
         "device": device,
         "measure_iou": config.measure_iou,
         "limit": config.limit,

@@ -61,6 +61,7 @@ LARGE = {"Alive": True, "Resources": {"CPU": 128.0, "GPU": 8.0}}
 NARROW = {"Alive": True, "Resources": {"CPU": 2.0, "GPU": 1.0}}
 ONE_CORE = {"Alive": True, "Resources": {"CPU": 1.0, "GPU": 1.0}}
 WIDE = {"Alive": True, "Resources": {"CPU": 96.0, "GPU": 1.0}}
+FEW = {"Alive": True, "Resources": {"CPU": 6.0, "GPU": 1.0}}
 GONE = {"Alive": False, "Resources": {}}
 HEAD = {"Alive": True, "Resources": {"CPU": 4.0}}
 
@@ -68,9 +69,10 @@ HEAD = {"Alive": True, "Resources": {"CPU": 4.0}}
 @pytest.mark.parametrize(
     ("nodes", "share", "units", "settings", "layout"),
     [
-        pytest.param([NODE], 1.0, 100, {}, Layout(crews=(15,), share=1.0), id="a core is the encoder's"),
-        pytest.param([LARGE], 1.0, 999, {}, Layout(crews=(15,) * 8, share=1.0), id="eight GPUs share the cores"),
-        pytest.param([WIDE], 1.0, 100, {}, Layout(crews=(16,), share=1.0), id="sixteen at most"),
+        pytest.param([NODE], 1.0, 100, {}, Layout(crews=(8,), share=1.0), id="sixteen cores"),
+        pytest.param([LARGE], 1.0, 999, {}, Layout(crews=(8,) * 8, share=1.0), id="eight GPUs share the cores"),
+        pytest.param([FEW], 1.0, 100, {}, Layout(crews=(5,), share=1.0), id="a core is the encoder's"),
+        pytest.param([WIDE], 1.0, 100, {}, Layout(crews=(8,), share=1.0), id="eight at most"),
         pytest.param([WIDE], 1.0, 100, {"feeders": 20}, Layout(crews=(20,), share=1.0), id="unless asked for"),
         pytest.param([NODE], 0.5, 100, {}, Layout(crews=(7, 7), share=0.5), id="two on a GPU"),
         pytest.param([NODE], 0.1, 100, {"actors": 3}, Layout(crews=(1, 1, 1), share=0.1, cpus=0.8), id="many on a GPU"),

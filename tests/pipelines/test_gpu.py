@@ -77,4 +77,4 @@ def test_half_precision_is_a_run_of_its_own(cluster: None, bundled: Path, tmp_pa
     (output,) = find_outputs(str(tmp_path))
     assert verify([output])[0].problems == []
     with pytest.raises(SetupError, match=f'precision was "{precision}", is "fp32"'):
-        tokenize(gpu_config(bundled, tmp_path))
+        tokenize(gpu_config(bundled, tmp_path, precision="fp32"))
