@@ -172,7 +172,7 @@ def export_tokenizer(run: str, out: str, step: str, name: str | None, half: bool
 @click.option("--out", required=True, help="Folder or address for report.json and index.html.")
 @click.option("--baseline-mix", help="Training sources: measure a codebook of their shapes, blind to images, as well.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="A GPU where there is one, if left away.")
-@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
+@click.option("--precision", type=click.Choice(["fp32", "fp16", "bf16"]), default="fp32", show_default=True)
 @click.option("--limit", type=int, help="Only the first so many images of each source.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the pictures shown and of the codebook.")
 @click.option("--json", "as_json", is_flag=True, help="Print report.json.")

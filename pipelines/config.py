@@ -12,8 +12,7 @@ from typing import Any, Literal
 import yaml
 
 from samtok_data.errors import SetupError
-
-Precision = Literal["fp32", "fp16", "bf16"]
+from tokenizer_model.config import Precision
 
 DEFAULT_TOKENIZER = "samtok-256x2"
 

@@ -28,6 +28,7 @@ from samtok_data.words import MaskVocabulary
 
 if TYPE_CHECKING:
     from tokenizer_model import MaskTokenizer, Prepared, TokenizerConfig
+    from tokenizer_model.config import Precision
 
 # How often a unit, or a call of an encoder, is tried again when its actor dies. Restarts of actors are not counted: on
 # nodes that come and go, an actor may well die often without a fault of its own.
@@ -53,7 +54,7 @@ class TokenizerOrder:
 
     spec: str
     sha256: str
-    precision: Literal["fp32", "fp16", "bf16"]
+    precision: Precision
     device: Literal["cuda", "cpu"]
     software: Mapping[str, str]
 

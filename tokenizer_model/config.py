@@ -27,6 +27,8 @@ NUM_HEADS = 8
 LEAST_FSQ_LEVEL = 3  # finite scalar quantisation rounds to at least -1, 0, 1
 
 QuantizerKind = Literal["residual", "vq", "fsq"]
+# What the network computes in; quantisation is always fp32.
+Precision = Literal["fp32", "fp16", "bf16"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

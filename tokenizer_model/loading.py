@@ -23,8 +23,8 @@ from tokenizer_model.checkpoints import (
     read_sam2_video,
     to_bytes,
 )
+from tokenizer_model.config import Precision
 from tokenizer_model.identity import TokenizerIdentity, untrained_warning
-from tokenizer_model.paths import Precision
 from tokenizer_model.tokenizer import FAST_IMAGE_BATCH, FAST_MASK_BATCH, IMAGE_BATCH, MASK_BATCH, MaskTokenizer
 
 PUBLISHED = "samtok-256x2"

@@ -8,16 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from tokenizer_model.config import Precision
 from tokenizer_model.inputs import Prepared
 from tokenizer_model.network import ImageFeatures, StillSam2, normalised
 
-Precision = Literal["fp32", "fp16", "bf16"]
 # One mask of some images: (number of the image, number of the mask in that image).
 Pair = tuple[int, int]
 

@@ -20,13 +20,13 @@ from torch import Tensor, nn
 from samtok_data.errors import SetupError
 from samtok_data.masks import RLE
 from samtok_data.words import MISSING, MaskVocabulary
-from tokenizer_model.config import TokenizerConfig
+from tokenizer_model.config import Precision, TokenizerConfig
 from tokenizer_model.identity import TokenizerIdentity, untrained_warning
 from tokenizer_model.inputs import Prepared, checked_codes
 from tokenizer_model.network import SamtokModel, StillSam2
 from tokenizer_model.overlaps import intersections_over_unions
 from tokenizer_model.passes import MaskPass, Step, by_image, run_passes
-from tokenizer_model.paths import NetworkPath, PassSizes, PlainPath, Precision
+from tokenizer_model.paths import NetworkPath, PassSizes, PlainPath
 from tokenizer_model.quantizers import Quantizer, build_quantizer
 
 logger = logging.getLogger(__name__)

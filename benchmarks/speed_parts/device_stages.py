@@ -17,9 +17,10 @@ import torch
 from benchmarks.speed_parts.cpu_stages import prepared_images
 from benchmarks.speed_parts.limits import cost, limits, timed
 from tokenizer_model import MaskTokenizer, Prepared, open_tokenizer
+from tokenizer_model.config import Precision
 from tokenizer_model.fast.path import FastPath
 from tokenizer_model.network import normalised
-from tokenizer_model.paths import NetworkPath, PlainPath, Precision
+from tokenizer_model.paths import NetworkPath, PlainPath
 
 IMAGE_BATCHES = (1, 8, 16)
 MASK_BATCHES = (1, 32, 128, 256)

@@ -23,7 +23,8 @@ from converters.masks.registry import open_mask_source
 from converters.masks.source import MaskedImage
 from tests.pipelines.coco128 import write_coco128
 from tokenizer_model import MaskTokenizer, Prepared, open_tokenizer
-from tokenizer_model.paths import PlainPath, Precision
+from tokenizer_model.config import Precision
+from tokenizer_model.paths import PlainPath
 from tokenizer_model.quantizers.residual import Codebook
 
 _IMAGES_AT_ONCE = 8

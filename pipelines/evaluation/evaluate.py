@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -28,6 +28,7 @@ from samtok_data.errors import RecordError, SetupError
 from samtok_data.rejects import Reject
 from samtok_data.storage import TEMPORARY, Folder
 from tokenizer_model import open_tokenizer
+from tokenizer_model.config import Precision
 
 if TYPE_CHECKING:
     from tokenizer_model import MaskTokenizer
@@ -52,7 +53,7 @@ class EvaluationConfig:
         tokenizer: ``samtok-256x2``, ``small`` or a file's address.
         baseline_mix: file of the sources that the image-blind codebook is made of; None: it is not measured.
         device: ``cpu``, ``cuda`` or None for a GPU where there is one.
-        precision: ``fp32``, or ``bf16`` on a GPU.
+        precision: ``fp32``, or ``fp16`` or ``bf16`` on a GPU.
         limit: only the first so many images of each source.
         seed: of the examples that are shown, and of the image-blind codebook.
     """
@@ -62,7 +63,7 @@ class EvaluationConfig:
     tokenizer: str = DEFAULT_TOKENIZER
     baseline_mix: str | None = None
     device: str | None = None
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     limit: int | None = None
     seed: int = 0
 

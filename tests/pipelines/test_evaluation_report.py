@@ -482,6 +482,7 @@ def test_the_report_can_be_printed(files: Path, tmp_path: Path) -> None:
         (("--mix", "nowhere.yaml"), "nowhere.yaml: cannot be read"),
         (("--mix", "{files}/mix.yaml", "--limit", "0"), "--limit should be at least 1, got 0"),
         (("--mix", "{files}/mix.yaml", "--precision", "bf16", "--device", "cpu"), "precision bf16 needs a CUDA device"),
+        (("--mix", "{files}/mix.yaml", "--precision", "fp16", "--device", "cpu"), "precision fp16 needs a CUDA device"),
         (("--mix", "{files}/mix.yaml", "--tokenizer", "none.pth"), "none.pth"),
         (
             ("--mix", "{files}/mix.yaml", "--baseline-mix", "{files}/mix.yaml"),

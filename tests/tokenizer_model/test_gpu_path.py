@@ -12,7 +12,7 @@ from pictures import bar, disc, drawn_image
 
 from samtok_data.masks import RLE
 from tokenizer_model import MaskTokenizer, Prepared, open_tokenizer
-from tokenizer_model.paths import Precision
+from tokenizer_model.config import Precision
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from samtok_data.errors import SetupError
 from tokenizer_model import MaskTokenizer, Prepared, passes
+from tokenizer_model.config import Precision
 from tokenizer_model.passes import MaskPass, run_passes
-from tokenizer_model.paths import PassSizes, Precision
+from tokenizer_model.paths import PassSizes
 
 COUNTS = [3, 0, 1, 4, 2, 0, 5, 1]
 TOO_SMALL = (

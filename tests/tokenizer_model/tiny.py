@@ -9,7 +9,8 @@ from pictures import bar, disc, drawn_image
 
 from samtok_data.masks import RLE
 from tokenizer_model import Hiera, MaskTokenizer, Prepared, TokenizerConfig
-from tokenizer_model.paths import PassSizes, Precision
+from tokenizer_model.config import Precision
+from tokenizer_model.paths import PassSizes
 from tokenizer_model.quantizers import Codebook, ResidualQuantizer
 
 TINY = TokenizerConfig(
