@@ -223,6 +223,7 @@ def test_an_encoder_that_always_dies_ends_the_run_with_its_shards_kept(
     assert kept.items() <= digests(reference[0]).items()
 
 
+@pytest.mark.slow
 def test_crews_that_have_no_room_hold_nothing_up(
     reference: tuple[Path, Summary], bundled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -328,6 +329,7 @@ def some_images() -> list[tuple[Image.Image, list[RLE]]]:
     return [(picture, [square(side) for side in range(4, 6 + place)]) for place, picture in enumerate(pictures)]
 
 
+@pytest.mark.slow
 def test_an_encoder_gives_what_its_tokenizer_gives(cluster: None, order: TokenizerOrder, one_thread: None) -> None:
     options: dict[str, Any] = {"num_cpus": 1, "max_concurrency": 3}
     actor: Any = ray.remote(**options)(EncoderActor)

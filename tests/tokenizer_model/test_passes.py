@@ -10,7 +10,7 @@ import pytest
 import torch
 from fake_path import FakePath, GivingLock, MeetingPath, NarrowPath, OverflowingPath, out_of_memory
 from numpy.typing import NDArray
-from tiny import some_prepared, tiny_tokenizer
+from tiny_tokenizer import some_prepared, tiny_tokenizer
 from torch import Tensor
 
 from samtok_data.errors import SetupError
