@@ -120,11 +120,19 @@ class MaskTokenizer(nn.Module):
         """Computes in 16 bits by ``tokenizer_model.fast`` from now on. The weights and the device must be settled.
 
         Without a GPU, in fp32, or with an architecture that it does not support, nothing changes.
+
+        Raises:
+            SetupError: triton is missing.
         """
         if self.precision == "fp32" or self.device.type != "cuda":
             return
-        from tokenizer_model.fast.path import FastPath, unsupported  # needs triton, which torch brings for GPUs
-
+        try:
+            from tokenizer_model.fast.path import FastPath, unsupported
+        except ImportError as error:
+            raise SetupError(
+                f"precision {self.precision} needs triton, which torch brings for GPUs on Linux ({error}): "
+                "install it, or take fp32"
+            ) from error
         reason = unsupported(self.network)
         if reason is not None:
             logger.warning("This tokenizer runs by torch's own modules, which is slower: %s.", reason)

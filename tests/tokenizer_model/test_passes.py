@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -256,3 +257,12 @@ def test_a_cpu_has_no_fast_path(caplog: pytest.LogCaptureFixture, precision: Pre
     assert not tokenizer.resizes
     assert codes_of(tokenizer, prepared) == before
     assert not caplog.records
+
+
+def test_without_triton_a_gpu_asks_for_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Going on by torch's modules would give other words than the nodes that have triton."""
+    tokenizer = tiny_tokenizer(precision="fp16")
+    monkeypatch.setattr(MaskTokenizer, "device", torch.device("cuda"))
+    monkeypatch.setitem(sys.modules, "tokenizer_model.fast.path", None)
+    with pytest.raises(SetupError, match="precision fp16 needs triton.*: install it, or take fp32"):
+        tokenizer.use_fast_path()
