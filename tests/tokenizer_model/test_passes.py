@@ -264,5 +264,5 @@ def test_without_triton_a_gpu_asks_for_fp32(monkeypatch: pytest.MonkeyPatch) -> 
     tokenizer = tiny_tokenizer(precision="fp16")
     monkeypatch.setattr(MaskTokenizer, "device", torch.device("cuda"))
     monkeypatch.setitem(sys.modules, "tokenizer_model.fast.path", None)
-    with pytest.raises(SetupError, match="precision fp16 needs triton.*: install it, or take fp32"):
+    with pytest.raises(SetupError, match=r"precision fp16 needs triton.*: install it, or take fp32"):
         tokenizer.use_fast_path()
