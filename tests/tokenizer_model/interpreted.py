@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -78,7 +79,7 @@ def against_the_plain_path() -> dict[str, dict[str, float]]:
     apart = torch.cdist(z_ND, z_ND, p=torch.inf).fill_diagonal_(torch.inf).min() / z_ND.abs().max()
     for kind in (torch.float32, torch.float16, torch.bfloat16):
         # In float32 the 16 positions are passed over in two parts of two blocks, else at once.
-        mask_encoder._BLOCK = 4 if kind == torch.float32 else 16
+        mask_encoder._PASSES = replace(mask_encoder._PASSES, block=4 if kind == torch.float32 else 16)
         fast = FastPath(network, kind, PassSizes(2, 5))
         staged = fast.stage(prepared)
         fast_features = fast.features(staged)

@@ -2,7 +2,8 @@
 
 path           what MaskTokenizer calls: staging, features, embeddings, logits
 trunk          the image backbone, its tokens in the order of the attention windows
-mask_encoder   the mask encoder: what an image's masks share is computed once, the rest in three passes over positions
+two_way        transformers: what an image's masks share is computed once, the rest in three passes over positions
+mask_encoder   the mask encoder on them
 kernels        the Triton kernels of both
 
 docs/performance.md says what each of these steps gained.

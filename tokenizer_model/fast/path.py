@@ -24,10 +24,11 @@ from torch import Tensor
 from tokenizer_model.config import PATCH_STRIDE
 from tokenizer_model.fast import trunk
 from tokenizer_model.fast.kernels import AxisTables, draw_prompts
-from tokenizer_model.fast.mask_encoder import FastMaskEncoder, ImageTables
+from tokenizer_model.fast.mask_encoder import FastMaskEncoder
 from tokenizer_model.fast.pictures import BicubicTables, normalised_rows, resize
 from tokenizer_model.fast.replays import Replays
 from tokenizer_model.fast.trunk import FastTrunk, Tokens
+from tokenizer_model.fast.two_way import ImageTables
 from tokenizer_model.inputs import Prepared
 from tokenizer_model.network import ImageFeatures, StillSam2
 from tokenizer_model.paths import Pair, PassSizes
