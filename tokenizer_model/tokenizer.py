@@ -138,7 +138,8 @@ class MaskTokenizer(nn.Module):
             logger.warning("This tokenizer runs by torch's own modules, which is slower: %s.", reason)
             return
         kind = torch.float16 if self.precision == "fp16" else torch.bfloat16
-        self._fast = FastPath(self.network, kind, self.sizes)
+        self._fast = path = FastPath(self.network, kind, self.sizes)
+        path.compile_kernels()
 
     def prepare(self, image: Image.Image, regions: Sequence[RLE] = ()) -> Prepared:
         """The part of the work that needs no network; can run in other threads, ahead of it.

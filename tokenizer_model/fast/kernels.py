@@ -13,6 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from tokenizer_model.fast.launches import launch
+
 _ELEMENTS = 4096  # of a program's block
 _POSITIONS = 64
 _HALF_ROOT = tl.constexpr(0.7071067811865476)  # of 2, in GELU
@@ -33,8 +35,21 @@ def add_norm(x_TC: Tensor, y_TC: Tensor | None, weight_C: Tensor, bias_C: Tensor
     width = triton.next_power_of_2(channels)
     at_once = max(1, _ELEMENTS // width)
     added_TC = x_TC if y_TC is None else y_TC
-    _add_norm[(triton.cdiv(rows, at_once),)](
-        x_TC, added_TC, weight_C, bias_C, out_TC, rows, channels, eps, y_TC is not None, at_once, width, num_warps=4
+    launch(
+        _add_norm,
+        (triton.cdiv(rows, at_once),),
+        x_TC,
+        added_TC,
+        weight_C,
+        bias_C,
+        out_TC,
+        rows,
+        channels,
+        eps,
+        y_TC is not None,
+        at_once,
+        width,
+        num_warps=4,
     )
 
 
@@ -62,7 +77,7 @@ def _add_norm(
 def gelu_(x: Tensor) -> Tensor:
     """GELU (the exact one) in place, of a contiguous tensor of any floating type; computed in float32."""
     size = x.numel()
-    _gelu[(triton.cdiv(size, _ELEMENTS),)](x, size, _ELEMENTS, num_warps=8)
+    launch(_gelu, (triton.cdiv(size, _ELEMENTS),), x, size, _ELEMENTS, num_warps=8)
     return x
 
 
@@ -117,13 +132,18 @@ def draw_prompts(
     """
     masks, side = out_nPP.shape[:2]
     width = columns.weights_PL.shape[1]
-    _draw[(masks, side)](
+    launch(
+        _draw, (masks, side),
         tops_r, afters_r, column_starts, mask_starts, lefts_n, suffix_LP, columns.weights_PL, out_nPP,
         width, width / side, columns.reach, side, num_warps=2,
     )  # fmt: skip
 
 
-@triton.jit
+# Pieces begin anywhere in what was sent; one kernel shall do for all.
+_ANYWHERE = ["tops", "afters", "column_starts", "mask_starts", "lefts"]
+
+
+@triton.jit(do_not_specialize=["width"], do_not_specialize_on_alignment=_ANYWHERE)
 def _draw(
     tops, afters, column_starts, mask_starts, lefts, suffix, weights, out,
     width, scale, reach, SIDE: tl.constexpr,
@@ -167,8 +187,20 @@ def shrink_prompts(
     positions = (side // 4) ** 2
     channels, inner = second[0].shape[:2]
     block = min(_POSITIONS, positions)
-    _shrink[(masks, triton.cdiv(positions, block))](
-        prompts_nPP, *first, *second, out, eps, side, positions, inner, channels, block, num_warps=4
+    launch(
+        _shrink,
+        (masks, triton.cdiv(positions, block)),
+        prompts_nPP,
+        *first,
+        *second,
+        out,
+        eps,
+        side,
+        positions,
+        inner,
+        channels,
+        block,
+        num_warps=4,
     )
 
 

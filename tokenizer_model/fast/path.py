@@ -24,6 +24,7 @@ from torch import Tensor
 from tokenizer_model.config import PATCH_STRIDE
 from tokenizer_model.fast import trunk
 from tokenizer_model.fast.kernels import AxisTables, draw_prompts
+from tokenizer_model.fast.launches import only_compiling
 from tokenizer_model.fast.mask_encoder import FastMaskEncoder
 from tokenizer_model.fast.pictures import BicubicTables, normalised_rows, resize
 from tokenizer_model.fast.replays import Replays
@@ -110,6 +111,22 @@ class FastPath:
         self._prompt_axis = functools.lru_cache(maxsize=64)(self._make_prompt_axis)
         self._pictures = _Pictures(network.image_size, self.device)
 
+    @torch.inference_mode()
+    def compile_kernels(self) -> None:
+        """Compiles what passes launch, all at the same time; the first passes would do it one by one."""
+        if not self._is_cuda:
+            return
+        room = _Room(self.network.image_size, self._prompt_side, PassSizes(1, 1), self.device)
+        with self._arithmetic(), only_compiling():
+            features = self._features(room.pixels)
+            self._encoder(features.tables, room.owners, room.prompts, room.boxes)
+            self._pictures.compile_kernels(room.pixels[0])
+            no_pieces = torch.zeros(6, dtype=torch.int32, device=self.device)
+            image = StagedImage(
+                room.pixels[0], None, no_pieces, (1, 1, 1, 2, 1), np.zeros((1, 4), np.float32), (16, 16)
+            )
+            self.draw(image, slice(0, 1), room.prompts)
+
     def stage(self, images: Sequence[Prepared]) -> Staged:
         """Sends images and masks to the device, beside what it computes."""
         with torch.cuda.stream(self._copying):  # of None: nothing
@@ -135,7 +152,7 @@ class FastPath:
         for place, image in enumerate(staged.images):
             self._pictures.place(image.pixels, image.resized, self._room.pixels[place])
         with self._arithmetic():
-            return self._replays("features", self._features)
+            return self._replays("features", lambda: self._features(self._room.pixels))
 
     def embeddings(self, staged: Staged, features: FastFeatures, chosen: Sequence[Pair]) -> Tensor:
         """As ``NetworkPath.embeddings``."""
@@ -169,8 +186,8 @@ class FastPath:
             )
             return self.network.mask_logits(levels.of(owners_N), embeddings_ND).float()
 
-    def _features(self) -> FastFeatures:
-        stages = self._trunk(normalised_rows(self._room.pixels, self.kind).permute(0, 3, 1, 2))
+    def _features(self, pixels_BSS3: Tensor) -> FastFeatures:
+        stages = self._trunk(normalised_rows(pixels_BSS3, self.kind).permute(0, 3, 1, 2))
         embedding = self._trunk.embedding(stages)
         return FastFeatures(stages, embedding, self._encoder.tables(embedding))
 
@@ -251,6 +268,13 @@ class _Pictures:
         else:
             order = self._rows_first[pixels_HW3.shape[0], pixels_HW3.shape[1]]
             self._resize(pixels_HW3, out_SS3, is_rows_first=bool(order))
+
+    def compile_kernels(self, out_SS3: Tensor) -> None:
+        """For widths that are a multiple of 16, and others; inside ``only_compiling``."""
+        for width in (16, 17):
+            pixels_HW3 = torch.empty(16, width, 3, dtype=torch.uint8, device=self._device)
+            for order in (False, True):
+                self._resize(pixels_HW3, out_SS3, is_rows_first=order)
 
     def _learn(self, pixels_HW3: Tensor, resized_SS3: Tensor, out_SS3: Tensor) -> None:
         found = []

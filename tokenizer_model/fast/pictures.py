@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from tokenizer_model.fast.launches import launch
 from tokenizer_model.network import IMAGE_MEAN, IMAGE_STD
 from tokenizer_model.resizing import PRECISION_BITS
 
@@ -61,7 +62,8 @@ def resize(
 
 def _resize_rows(source: Tensor, target: Tensor, tables: BicubicTables) -> None:
     step = 3 * target.shape[1]
-    _rows_together[(len(target), triton.cdiv(step, _PLACES))](
+    launch(
+        _rows_together, (len(target), triton.cdiv(step, _PLACES)),
         source, target, tables.firsts_S, tables.weights_SK, len(source), step, tables.weights_SK.shape[1], _PLACES,
         num_warps=8,
     )  # fmt: skip
@@ -69,13 +71,14 @@ def _resize_rows(source: Tensor, target: Tensor, tables: BicubicTables) -> None:
 
 def _resize_columns(source: Tensor, target: Tensor, tables: BicubicTables) -> None:
     step = 3 * target.shape[1]
-    _columns_together[(len(target), triton.cdiv(step, _PLACES))](
+    launch(
+        _columns_together, (len(target), triton.cdiv(step, _PLACES)),
         source, target, tables.firsts_S, tables.weights_SK, source.shape[1], step, tables.weights_SK.shape[1], _PLACES,
         num_warps=8,
     )  # fmt: skip
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["length", "taps"])
 def _rows_together(source, target, firsts, weights, length, step, taps, BLOCK: tl.constexpr):
     line = tl.program_id(0)
     place = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -88,7 +91,7 @@ def _rows_together(source, target, firsts, weights, length, step, taps, BLOCK: t
     _store_pixels(target, line, place, step, total)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["length", "taps"])
 def _columns_together(source, target, firsts, weights, length, step, taps, BLOCK: tl.constexpr):
     line = tl.program_id(0)
     place = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -112,8 +115,16 @@ def normalised_rows(pixels_BSS3: Tensor, kind: torch.dtype) -> Tensor:
     """``network.normalised`` in the pixels' own order: (B, S, S, 3), rounded to ``kind``."""
     out = torch.empty_like(pixels_BSS3, dtype=kind)
     size = out.numel()
-    _normalise[(triton.cdiv(size, 4 * _PLACES),)](
-        pixels_BSS3, out, size, *IMAGE_MEAN, *IMAGE_STD, 4 * _PLACES, num_warps=8
+    launch(
+        _normalise,
+        (triton.cdiv(size, 4 * _PLACES),),
+        pixels_BSS3,
+        out,
+        size,
+        *IMAGE_MEAN,
+        *IMAGE_STD,
+        4 * _PLACES,
+        num_warps=8,
     )
     return out
 

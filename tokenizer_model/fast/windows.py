@@ -17,6 +17,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from tokenizer_model.fast.launches import launch
+
 MAX_KEYS = 64
 """Keys of a window up to which this is faster than attention for long sequences."""
 _LEAST_QUERIES = 16  # of a tile, for the tensor cores
@@ -40,7 +42,8 @@ def window_attention(queries: Tensor, all_three: Tensor, length: int, heads: int
     fewer = tokens // len(queries)
     keys = min(max(MAX_KEYS, _LEAST_QUERIES * fewer), triton.next_power_of_2(tokens))
     size = channels // heads
-    _attend[(triton.cdiv(tokens, keys), heads)](
+    launch(
+        _attend, (triton.cdiv(tokens, keys), heads),
         queries, all_three, out, queries.stride(0), tokens, math.log2(math.e) / math.sqrt(size), channels,
         length, length // fewer, size, max(16, triton.next_power_of_2(size)), keys // fewer, keys, precision,
         num_warps=4,

@@ -1,0 +1,51 @@
+"""Kernels are launched, or only compiled, together; with a kernel that writes down what is asked of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+pytest.importorskip("triton", reason="triton is not installed")
+
+from tokenizer_model.fast.launches import launch, only_compiling
+
+
+class Kernel:
+    def __init__(self) -> None:
+        self.asked: list[tuple[Any, ...]] = []
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Any:
+        return lambda *arguments, **options: self.asked.append(("launched", grid, arguments, options))
+
+    def warmup(self, *arguments: Any, grid: tuple[int, ...], **options: Any) -> None:
+        self.asked.append(("compiled", grid, arguments, options))
+
+
+def test_a_kernel_is_only_compiled_inside_the_block_and_launched_outside() -> None:
+    kernel = Kernel()
+    launch(kernel, (2, 3), 4, 5, num_warps=8)
+    with only_compiling():
+        launch(kernel, (1,), 4, num_warps=2)
+    launch(kernel, (7,))
+    assert kernel.asked == [
+        ("launched", (2, 3), (4, 5), {"num_warps": 8}),
+        ("compiled", (1,), (4,), {"num_warps": 2}),
+        ("launched", (7,), (), {}),
+    ]
+
+
+def test_after_an_error_kernels_are_launched_again() -> None:
+    kernel = Kernel()
+    with pytest.raises(KeyError), only_compiling():
+        raise KeyError
+    launch(kernel, (1,))
+    assert [what for what, *_ in kernel.asked] == ["launched"]
+
+
+def test_without_a_mode_of_its_own_triton_compiles_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("triton.AsyncCompileMode", raising=False)
+    kernel = Kernel()
+    with only_compiling():
+        launch(kernel, (1,))
+    assert [what for what, *_ in kernel.asked] == ["compiled"]
