@@ -25,13 +25,14 @@ from tokenizer_model.config import PATCH_STRIDE
 from tokenizer_model.fast import trunk
 from tokenizer_model.fast.kernels import AxisTables, draw_prompts
 from tokenizer_model.fast.launches import only_compiling
+from tokenizer_model.fast.mask_decoder import FastMaskDecoder, Levels
 from tokenizer_model.fast.mask_encoder import FastMaskEncoder
 from tokenizer_model.fast.pictures import BicubicTables, normalised_rows, resize
 from tokenizer_model.fast.replays import Replays
 from tokenizer_model.fast.trunk import FastTrunk, Tokens
 from tokenizer_model.fast.two_way import ImageTables
 from tokenizer_model.inputs import Prepared
-from tokenizer_model.network import ImageFeatures, StillSam2
+from tokenizer_model.network import StillSam2
 from tokenizer_model.paths import Pair, PassSizes
 from tokenizer_model.prompts import Axis
 from tokenizer_model.resizing import BicubicAxis
@@ -102,10 +103,11 @@ class FastPath:
         self.network, self.kind, self.sizes = network, kind, sizes
         self.device = network.no_mem_embed.device
         self._is_cuda = self.device.type == "cuda"
-        self._trunk, self._encoder = FastTrunk(network, kind), FastMaskEncoder(network, kind)
+        self._trunk = FastTrunk(network, kind)
+        self._encoder, self._decoder = FastMaskEncoder(network, kind), FastMaskDecoder(network, kind)
         self._prompt_side = network.image_size // PATCH_STRIDE
         self._replays = Replays(self.device)
-        self._room = _Room(network.image_size, self._prompt_side, PassSizes(0, 0), self.device)
+        self._room = _Room(network, PassSizes(0, 0))
         self._copying = torch.cuda.Stream(self.device) if self._is_cuda else None
         # Some MB each for 2,250 pixels; images of one source are of few sizes.
         self._prompt_axis = functools.lru_cache(maxsize=64)(self._make_prompt_axis)
@@ -116,7 +118,7 @@ class FastPath:
         """Compiles what passes launch, all at the same time; the first passes would do it one by one."""
         if not self._is_cuda:
             return
-        room = _Room(self.network.image_size, self._prompt_side, PassSizes(1, 1), self.device)
+        room = _Room(self.network, PassSizes(1, 1))
         with self._arithmetic(), only_compiling():
             features = self._features(room.pixels)
             self._encoder(features.tables, room.owners, room.prompts, room.boxes)
@@ -140,9 +142,7 @@ class FastPath:
         """One backbone pass."""
         if self._room.sizes != self.sizes:
             self._replays.clear()
-            self._room = _Room(
-                self.network.image_size, self._prompt_side, PassSizes(self.sizes.images, self.sizes.masks), self.device
-            )
+            self._room = _Room(self.network, PassSizes(self.sizes.images, self.sizes.masks))
         if staged.arrived is not None:
             staged.arrived.wait()
             for image in staged.images:
@@ -151,6 +151,7 @@ class FastPath:
                         sent.record_stream(torch.cuda.current_stream())
         for place, image in enumerate(staged.images):
             self._pictures.place(image.pixels, image.resized, self._room.pixels[place])
+        self._room.are_levels_current = False
         with self._arithmetic():
             return self._replays("features", lambda: self._features(self._room.pixels))
 
@@ -163,8 +164,7 @@ class FastPath:
             self.draw(staged.images[image], masks, room.prompts[place])
         self._send(boxes_n4, room.boxes)
         self._send(owners_n, room.owners)
-        some = next((number for number in _RECORDED_MASKS if number >= len(chosen)), len(chosen))
-        some = min(some, len(room.prompts))
+        some = self._recorded(len(chosen))
 
         def encode() -> Tensor:
             return self._encoder(features.tables, room.owners, room.prompts[:some], room.boxes)
@@ -173,18 +173,37 @@ class FastPath:
             return self._replays(("masks", some), encode)[: len(chosen)].float().clone()
 
     def logits(self, features: FastFeatures, owners: Sequence[int], embeddings_ND: Tensor) -> Tensor:
-        """As ``NetworkPath.logits``; the decoder's own modules under autocast."""
-        owners_N = torch.tensor(list(owners), device=self.device)
-        side = self._prompt_side // 4
-        half = self.kind != torch.float32
-        with self._arithmetic(), torch.autocast(self.device.type, dtype=self.kind, enabled=half):
-            decoder = self.network.sam_mask_decoder
-            levels = ImageFeatures(
-                embedding=features.embedding.transpose(1, 2).unflatten(2, (side, side)),
-                fine=decoder.conv_s0(self._trunk.fine(features.stages)),
-                middle=decoder.conv_s1(self._trunk.middle(features.stages)),
-            )
-            return self.network.mask_logits(levels.of(owners_N), embeddings_ND).float()
+        """As ``NetworkPath.logits``."""
+        room, count = self._room, len(embeddings_ND)
+        self._send(np.array(owners, np.int32), room.owners)
+        room.embeddings[:count] = embeddings_ND
+        some = self._recorded(count)
+        with self._arithmetic():
+            levels = self._levels(features)
+
+            def decode() -> Tensor:
+                return self._decoder(levels, room.owners[:some], room.embeddings)
+
+            return self._replays(("logits", some), decode)[:count].clone()
+
+    def _levels(self, features: FastFeatures) -> Levels:
+        """What the decoder makes of a backbone pass, once for it, at the same place each time. It is not recorded, as
+        it stays while other launches are, which would write over what a recording leaves."""
+        room = self._room
+        if room.levels is None:
+            room.levels = levels = self._decoder.levels(features.stages, features.embedding)
+            if self._is_cuda:
+                with only_compiling():
+                    self._decoder(levels, room.owners[:1], room.embeddings)
+        elif not room.are_levels_current:
+            room.levels.take(self._decoder.levels(features.stages, features.embedding))
+        room.are_levels_current = True
+        return room.levels
+
+    def _recorded(self, count: int) -> int:
+        """For how many masks the launches are recorded that so many take."""
+        some = next((number for number in _RECORDED_MASKS if number >= count), count)
+        return min(some, self._room.sizes.masks)
 
     def _features(self, pixels_BSS3: Tensor) -> FastFeatures:
         stages = self._trunk(normalised_rows(pixels_BSS3, self.kind).permute(0, 3, 1, 2))
@@ -302,14 +321,22 @@ class _Room:
         prompts: float32, (N, P, P), transposed.
         boxes: float32, (N, 4).
         owners: int32, (N,), in 0 .. B - 1.
+        embeddings: float32, (N, D), of the decoder.
+        levels: of the decoder; None: it was not asked for yet.
+        are_levels_current: whether they are the last backbone pass's.
     """
 
-    def __init__(self, image_side: int, prompt_side: int, sizes: PassSizes, device: torch.device) -> None:
+    def __init__(self, network: StillSam2, sizes: PassSizes) -> None:
+        image_side, width, device = network.image_size, network.no_mem_embed.shape[-1], network.no_mem_embed.device
+        prompt_side = image_side // PATCH_STRIDE
         self.sizes = sizes
         self.pixels = torch.zeros(sizes.images, image_side, image_side, 3, dtype=torch.uint8, device=device)
         self.prompts = torch.zeros(sizes.masks, prompt_side, prompt_side, device=device)
         self.boxes = torch.zeros(sizes.masks, 4, device=device)
         self.owners = torch.zeros(sizes.masks, dtype=torch.int32, device=device)
+        self.embeddings = torch.zeros(sizes.masks, width, device=device)
+        self.levels: Levels | None = None
+        self.are_levels_current = False
 
 
 def _spans(chosen: Sequence[Pair]) -> Iterator[tuple[int, slice, slice]]:

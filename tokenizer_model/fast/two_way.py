@@ -21,6 +21,7 @@ from torch import Tensor
 from tokenizer_model.config import NUM_HEADS
 from tokenizer_model.fast import attention
 from tokenizer_model.fast.attention import Parts
+from tokenizer_model.fast.launches import launch
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +147,8 @@ class TwoWay:
         look, channels = self._looks[0], tables.keys.shape[2]
         queries_NRI = look.queries(query_NTD)
         parts = self._parts(queries_NRI, channels + self._small_channels)
-        attention.first_look[self._grid(owners_n)](
+        launch(
+            attention.first_look, self._grid(owners_n),
             owners_n, small_nQM, tables.keys, tables.values,
             self._half(queries_NRI), self._of_small_mask(queries_NRI, 0), parts.most, parts.total, parts.seen,
             **self._sizes("POSITIONS", "PART", "HALF", "M", "R", "BLOCK", "PRECISION"),
@@ -162,7 +164,8 @@ class TwoWay:
         parts = self._parts(queries_NRI, self._channels)
         shape = len(owners_n), self._num_positions, self._channels
         positions_nQD = torch.empty(shape, dtype=self._kind, device=query_NTD.device)
-        attention.second_look[self._grid(owners_n)](
+        launch(
+            attention.second_look, self._grid(owners_n),
             owners_n, small_nQM, tables.image, tables.queries, self._small_MD,
             self._half(offer.keys), self._of_small_mask(offer.keys, 2), self._half(offer.values),
             self._backs[0].bias, norm.weight, norm.bias, norm.eps,
@@ -176,7 +179,8 @@ class TwoWay:
         look, back, norm = self._looks[2], self._backs[1], self._layers[1].norm4
         queries_NRI = look.queries(query_NTD)
         parts = self._parts(queries_NRI, self._channels)
-        attention.last_look[self._grid(positions_nQD)](
+        launch(
+            attention.last_look, self._grid(positions_nQD),
             positions_nQD, self._half(back.to_positions(offer.keys)), back.queries, self._half(offer.keys),
             self._half(offer.values), back.bias, norm.weight, norm.bias, norm.eps,
             self._half(look.to_positions(queries_NRI)), look.keys, self._half(queries_NRI),
