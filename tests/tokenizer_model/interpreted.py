@@ -23,6 +23,7 @@ from tokenizer_model import SAMTOK_256X2, SMALL, Hiera, MaskTokenizer, Prepared,
 from tokenizer_model.fast import mask_decoder, mask_encoder
 from tokenizer_model.fast import pictures as fast_pictures
 from tokenizer_model.fast.path import FastPath, unsupported
+from tokenizer_model.fast.two_way import Steps
 from tokenizer_model.network import StillSam2
 from tokenizer_model.paths import Pair, PassSizes, PlainPath
 from tokenizer_model.quantizers import Codebook, ResidualQuantizer
@@ -79,10 +80,10 @@ def against_the_plain_path() -> dict[str, dict[str, float]]:
     apart = torch.cdist(z_ND, z_ND, p=torch.inf).fill_diagonal_(torch.inf).min() / z_ND.abs().max()
     for kind in (torch.float32, torch.float16, torch.bfloat16):
         # In float32 the 16 positions are passed over in two parts of two blocks, else at once.
-        block = 4 if kind == torch.float32 else 16
-        mask_encoder._PASSES = replace(mask_encoder._PASSES, block=block)
-        mask_decoder._PASSES = replace(mask_decoder._PASSES, block=block)
-        mask_decoder._UPSCALED = block
+        steps = Steps(4 if kind == torch.float32 else 16, 1)
+        mask_encoder._PASSES = replace(mask_encoder._PASSES, steps=(steps, steps, steps))
+        mask_decoder._PASSES = replace(mask_decoder._PASSES, steps=(steps, steps, steps))
+        mask_decoder._UPSCALING = steps
         fast = FastPath(network, kind, PassSizes(2, 5))
         staged = fast.stage(prepared)
         fast_features = fast.features(staged)

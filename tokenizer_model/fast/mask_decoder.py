@@ -19,18 +19,16 @@ from torch import Tensor, nn
 from tokenizer_model.fast import decoding
 from tokenizer_model.fast.launches import launch
 from tokenizer_model.fast.trunk import Tokens
-from tokenizer_model.fast.two_way import ImageTables, Passes, TwoWay
+from tokenizer_model.fast.two_way import ImageTables, Passes, Steps, TwoWay
 from tokenizer_model.network import StillSam2
 
 # Object score, IoU, four masks, "not a point", the embedding.
 _IOU, _FIRST_MASK, _NOT_A_POINT, TOKENS = 1, 3, 6, 8
 _NUM_MASKS = 3
 _PASSES = Passes(
-    tokens=TOKENS, twice=_NOT_A_POINT, keeps=True, block=32, parts=2, launch={"num_warps": 8, "num_stages": 1}
+    tokens=TOKENS, twice=_NOT_A_POINT, keeps=True, parts=2, steps=(Steps(64, 4), Steps(128, 8), Steps(128, 8))
 )
-_UPSCALED = 64  # positions of a step
-_UPSCALED_PARTS = 4
-_UPSCALING: dict[str, Any] = {"num_warps": 4, "num_stages": 1}  # two such programs share a multiprocessor
+_UPSCALING, _UPSCALING_PARTS = Steps(64, 4), 4  # two such programs share a multiprocessor
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,13 +115,14 @@ class FastMaskDecoder:
         tokens_NTD, positions_nQD = self._transformer(levels.tables, owners_n, None, prompt_NTD)
         vectors_NO, side, norm = self._vectors(tokens_NTD), self._side, self._norm
         logits_nPP = torch.empty(len(owners_n), 4 * side, 4 * side, device=embeddings_ND.device)
-        block = min(_UPSCALED, side * side)
-        parts = min(_UPSCALED_PARTS, side * side // block)
+        block = min(_UPSCALING.block, side * side)
+        parts = min(_UPSCALING_PARTS, side * side // block)
         launch(
             decoding.upscale, (4, parts, len(owners_n)), owners_n, positions_nQD, levels.middle, levels.fine,
             self._corner_weights, norm.weight, norm.bias, norm.eps, self._pixel_weights, vectors_NO, logits_nPP,
             POSITIONS=side * side, PART=side * side // parts, SIDE=side, D=positions_nQD.shape[2], BLOCK=block,
-            PRECISION="ieee" if self.kind == torch.float32 else "tf32", **_UPSCALING,
+            PRECISION="ieee" if self.kind == torch.float32 else "tf32",
+            num_warps=_UPSCALING.warps, num_stages=1,
         )  # fmt: skip
         return logits_nPP
 

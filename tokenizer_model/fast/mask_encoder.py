@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from tokenizer_model.fast.kernels import shrink_prompts
-from tokenizer_model.fast.two_way import ImageTables, Passes, TwoWay
+from tokenizer_model.fast.two_way import ImageTables, Passes, Steps, TwoWay
 from tokenizer_model.network import StillSam2
 
 TOKENS = 4  # the mask's own, two corners, and the padding point
 # Two such programs share a multiprocessor without spills.
-_PASSES = Passes(tokens=TOKENS, twice=-1, keeps=False, block=32, parts=2, launch={"num_warps": 4, "num_stages": 1})
+_PASSES = Passes(tokens=TOKENS, twice=-1, keeps=False, parts=2, steps=(Steps(32, 4), Steps(32, 4), Steps(32, 4)))
 
 
 class FastMaskEncoder:

@@ -42,6 +42,19 @@ class ImageTables:
 
 
 @dataclass(frozen=True, slots=True)
+class Steps:
+    """How a program goes over positions.
+
+    Attributes:
+        block: positions of a step.
+        warps: of the program.
+    """
+
+    block: int
+    warps: int
+
+
+@dataclass(frozen=True, slots=True)
 class Passes:
     """How the positions are passed over.
 
@@ -49,17 +62,15 @@ class Passes:
         tokens: T, different ones.
         twice: number of the token that stands for two; -1: none.
         keeps: whether the positions are wanted after the last pass.
-        block: positions of a step.
-        parts: of a pass.
-        launch: warps and stages of a program.
+        parts: of a pass, each a program's.
+        steps: of the three passes.
     """
 
     tokens: int
     twice: int
     keeps: bool
-    block: int
     parts: int
-    launch: dict[str, Any]
+    steps: tuple[Steps, Steps, Steps]
 
 
 class TwoWay:
@@ -146,12 +157,12 @@ class TwoWay:
     def _first_look(self, tables: ImageTables, owners_n: Tensor, small_nQM: Tensor | None, query_NTD: Tensor) -> Tensor:
         look, channels = self._looks[0], tables.keys.shape[2]
         queries_NRI = look.queries(query_NTD)
-        parts = self._parts(queries_NRI, channels + self._small_channels)
+        parts = self._parts(0, len(queries_NRI), channels + self._small_channels)
         launch(
-            attention.first_look, self._grid(owners_n),
+            attention.first_look, self._grid(0, owners_n),
             owners_n, small_nQM, tables.keys, tables.values,
             self._half(queries_NRI), self._of_small_mask(queries_NRI, 0), parts.most, parts.total, parts.seen,
-            **self._sizes("POSITIONS", "PART", "HALF", "M", "R", "BLOCK", "PRECISION"),
+            **self._sizes(0, "POSITIONS", "PART", "HALF", "M", "R", "BLOCK", "PRECISION"),
         )  # fmt: skip
         seen_NRI, seen_NRM = parts.merged().split((channels, self._small_channels), dim=2)
         return look.out(seen_NRI + seen_NRM @ self._of_small[1].T if self._of_small else seen_NRI)
@@ -161,31 +172,31 @@ class TwoWay:
     ) -> tuple[Tensor, Tensor]:
         look, norm = self._looks[1], self._layers[0].norm4
         queries_NRI = look.queries(query_NTD)
-        parts = self._parts(queries_NRI, self._channels)
+        parts = self._parts(1, len(queries_NRI), self._channels)
         shape = len(owners_n), self._num_positions, self._channels
         positions_nQD = torch.empty(shape, dtype=self._kind, device=query_NTD.device)
         launch(
-            attention.second_look, self._grid(owners_n),
+            attention.second_look, self._grid(1, owners_n),
             owners_n, small_nQM, tables.image, tables.queries, self._small_MD,
             self._half(offer.keys), self._of_small_mask(offer.keys, 2), self._half(offer.values),
             self._backs[0].bias, norm.weight, norm.bias, norm.eps,
             self._half(look.to_positions(queries_NRI)), look.keys, self._half(queries_NRI),
             positions_nQD, parts.most, parts.total, parts.seen,
-            **self._sizes("POSITIONS", "PART", "D", "HALF", "M", "T", "H", "TWICE", "BLOCK", "PRECISION"),
+            **self._sizes(1, "POSITIONS", "PART", "D", "HALF", "M", "T", "H", "TWICE", "BLOCK", "PRECISION"),
         )  # fmt: skip
         return positions_nQD, look.out(look.values(parts.merged()))
 
     def _last_look(self, positions_nQD: Tensor, offer: Offer, query_NTD: Tensor) -> Tensor:
         look, back, norm = self._looks[2], self._backs[1], self._layers[1].norm4
         queries_NRI = look.queries(query_NTD)
-        parts = self._parts(queries_NRI, self._channels)
+        parts = self._parts(2, len(queries_NRI), self._channels)
         launch(
-            attention.last_look, self._grid(positions_nQD),
+            attention.last_look, self._grid(2, positions_nQD),
             positions_nQD, self._half(back.to_positions(offer.keys)), back.queries, self._half(offer.keys),
             self._half(offer.values), back.bias, norm.weight, norm.bias, norm.eps,
             self._half(look.to_positions(queries_NRI)), look.keys, self._half(queries_NRI),
             parts.most, parts.total, parts.seen,
-            **self._sizes("POSITIONS", "PART", "D", "HALF", "T", "H", "TWICE", "KEEPS", "BLOCK", "PRECISION"),
+            **self._sizes(2, "POSITIONS", "PART", "D", "HALF", "T", "H", "TWICE", "KEEPS", "BLOCK", "PRECISION"),
         )  # fmt: skip
         return look.out(look.values(parts.merged()))
 
@@ -193,23 +204,23 @@ class TwoWay:
         """What gives the part of a score that is the small mask's by a product with it, (N, R, M)."""
         return self._half(rows_NRI @ self._of_small[projection]) if self._of_small else None
 
-    def _parts(self, rows_NRX: Tensor, channels: int) -> Parts:
-        masks, rows, _ = rows_NRX.shape
-        return Parts.empty(masks, self._num_parts, rows, channels, rows_NRX.device)
+    def _parts(self, number: int, masks: int, channels: int) -> Parts:
+        rows = self._passes.tokens * NUM_HEADS
+        return Parts.empty(masks, self._num_parts(number), rows, channels, self._shared.device)
 
-    @property
-    def _num_parts(self) -> int:
-        parts = self._passes.parts
-        return parts if self._num_positions >= parts * self._passes.block else 1
-
-    def _grid(self, of_masks: Tensor) -> tuple[int, int]:
-        return len(of_masks), self._num_parts
-
-    def _sizes(self, *names: str) -> dict[str, Any]:
+    def _num_parts(self, number: int) -> int:
         passes = self._passes
+        return passes.parts if self._num_positions >= passes.parts * passes.steps[number].block else 1
+
+    def _grid(self, number: int, of_masks: Tensor) -> tuple[int, int]:
+        return len(of_masks), self._num_parts(number)
+
+    def _sizes(self, number: int, *names: str) -> dict[str, Any]:
+        """What a kernel is compiled for: those of the names, and its launch."""
+        passes, steps = self._passes, self._passes.steps[number]
         sizes: dict[str, Any] = {
             "POSITIONS": self._num_positions,
-            "PART": self._num_positions // self._num_parts,
+            "PART": self._num_positions // self._num_parts(number),
             "D": self._channels,
             "HALF": self._channels // 2,
             "M": self._small_channels,
@@ -218,10 +229,10 @@ class TwoWay:
             "R": passes.tokens * NUM_HEADS,
             "TWICE": passes.twice,
             "KEEPS": passes.keeps,
-            "BLOCK": min(passes.block, self._num_positions),
+            "BLOCK": min(steps.block, self._num_positions),
             "PRECISION": "ieee" if self._kind == torch.float32 else "tf32",
         }
-        return {name: sizes[name] for name in names} | passes.launch
+        return {name: sizes[name] for name in names} | {"num_warps": steps.warps, "num_stages": 1}
 
     def _half(self, value: Tensor) -> Tensor:
         return value.to(self._kind).contiguous()
