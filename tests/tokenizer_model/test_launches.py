@@ -18,8 +18,14 @@ class Kernel:
     def __getitem__(self, grid: tuple[int, ...]) -> Any:
         return lambda *arguments, **options: self.asked.append(("launched", grid, arguments, options))
 
-    def warmup(self, *arguments: Any, grid: tuple[int, ...], **options: Any) -> None:
+    def warmup(self, *arguments: Any, grid: tuple[int, ...], **options: Any) -> Kernel:
         self.asked.append(("compiled", grid, arguments, options))
+        return self
+
+    @property
+    def run(self) -> str:
+        self.asked.append(("made ready",))
+        return "launcher"
 
 
 def test_a_kernel_is_only_compiled_inside_the_block_and_launched_outside() -> None:
@@ -31,6 +37,7 @@ def test_a_kernel_is_only_compiled_inside_the_block_and_launched_outside() -> No
     assert kernel.asked == [
         ("launched", (2, 3), (4, 5), {"num_warps": 8}),
         ("compiled", (1,), (4,), {"num_warps": 2}),
+        ("made ready",),
         ("launched", (7,), (), {}),
     ]
 
@@ -48,4 +55,4 @@ def test_without_a_mode_of_its_own_triton_compiles_one_after_the_other(monkeypat
     kernel = Kernel()
     with only_compiling():
         launch(kernel, (1,))
-    assert [what for what, *_ in kernel.asked] == ["compiled"]
+    assert [what for what, *_ in kernel.asked] == ["compiled", "made ready"]

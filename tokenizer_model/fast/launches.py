@@ -16,7 +16,8 @@ from typing import Any
 import triton
 
 _MOST_THREADS = 16
-_only_compiles: ContextVar[bool] = ContextVar("only_compiles", default=False)
+# Inside ``only_compiling``: what was compiled.
+_compiled: ContextVar[list[Any] | None] = ContextVar("compiled", default=None)
 
 
 def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
@@ -28,25 +29,27 @@ def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) 
         arguments: of the kernel, in its order.
         options: further arguments and Triton's own options, by name.
     """
-    if _only_compiles.get():
-        kernel.warmup(*arguments, grid=grid, **options)
-    else:
+    compiled = _compiled.get()
+    if compiled is None:
         kernel[grid](*arguments, **options)
+    else:
+        compiled.append(kernel.warmup(*arguments, grid=grid, **options))
 
 
 @contextlib.contextmanager
 def only_compiling() -> Iterator[None]:
-    """Inside, ``launch`` compiles and does not launch; at the end all is compiled. What kernels would have written
-    holds anything."""
-    token = _only_compiles.set(True)
+    """Inside, ``launch`` compiles and does not launch; at the end all is ready to be launched. What kernels would have
+    written holds anything."""
+    kernels: list[Any] = []
+    token = _compiled.set(kernels)
+    # Before 3.5 Triton has no such mode, and compiles one kernel after the other.
+    mode = getattr(triton, "AsyncCompileMode", None)
+    threads = min(_MOST_THREADS, len(os.sched_getaffinity(0)))
     try:
-        # Before 3.5 Triton has no such mode, and compiles one kernel after the other.
-        mode = getattr(triton, "AsyncCompileMode", None)
-        if mode is None:
-            yield
-            return
-        threads = min(_MOST_THREADS, len(os.sched_getaffinity(0)))
-        with ThreadPoolExecutor(threads, thread_name_prefix="compile") as pool, mode(pool):
-            yield
+        with ThreadPoolExecutor(threads, thread_name_prefix="compile") as pool:
+            with contextlib.nullcontext() if mode is None else mode(pool):
+                yield
+            # Asking for it builds a kernel's launcher, and brings it to the GPU.
+            list(pool.map(lambda kernel: kernel.run, {id(kernel): kernel for kernel in kernels}.values()))
     finally:
-        _only_compiles.reset(token)
+        _compiled.reset(token)
