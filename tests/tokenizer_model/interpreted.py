@@ -5,22 +5,25 @@ A program of its own: Triton reads TRITON_INTERPRET when it is imported. ``test_
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
 import torch
+import triton.language as tl
 from interpreted_kernels import KERNELS, learn_bfloat16
 from pictures import bar, disc, drawn_image
 from PIL import Image
 from torch import Tensor
+from triton.runtime.errors import OutOfResources
 
 from samtok_data.masks import RLE
 from tokenizer_model import SAMTOK_256X2, SMALL, Hiera, MaskTokenizer, Prepared, TokenizerConfig
-from tokenizer_model.fast import mask_decoder, mask_encoder
+from tokenizer_model.fast import attention, mask_decoder, mask_encoder, two_way
 from tokenizer_model.fast import pictures as fast_pictures
 from tokenizer_model.fast.path import FastPath, unsupported
 from tokenizer_model.fast.two_way import Steps
@@ -70,6 +73,15 @@ def difference(found: Tensor, wanted: Tensor) -> float:
     return float((found - wanted).abs().max() / wanted.abs().max())
 
 
+@contextlib.contextmanager
+def in_steps_of(positions: int) -> Iterator[None]:
+    """What is made inside passes over the positions in steps of so many."""
+    before, steps = (mask_encoder._PASSES, mask_decoder._PASSES), Steps(positions, 1)
+    mask_encoder._PASSES, mask_decoder._PASSES = (replace(one, steps=(steps, steps, steps)) for one in before)
+    yield
+    mask_encoder._PASSES, mask_decoder._PASSES = before
+
+
 def against_the_plain_path() -> dict[str, dict[str, float]]:
     """Differences in features, embeddings and logits, by the type of the products."""
     network, prepared, owners = tokenizer_of(TINY).network, prepared_images(TINY), [image for image, _ in CHOSEN]
@@ -80,11 +92,8 @@ def against_the_plain_path() -> dict[str, dict[str, float]]:
     apart = torch.cdist(z_ND, z_ND, p=torch.inf).fill_diagonal_(torch.inf).min() / z_ND.abs().max()
     for kind in (torch.float32, torch.float16, torch.bfloat16):
         # In float32 the 16 positions are passed over in two parts of two blocks, else at once.
-        steps = Steps(4 if kind == torch.float32 else 16, 1)
-        mask_encoder._PASSES = replace(mask_encoder._PASSES, steps=(steps, steps, steps))
-        mask_decoder._PASSES = replace(mask_decoder._PASSES, steps=(steps, steps, steps))
-        mask_decoder._UPSCALING = steps
-        fast = FastPath(network, kind, PassSizes(2, 5))
+        with in_steps_of(4 if kind == torch.float32 else 16):
+            fast = FastPath(network, kind, PassSizes(2, 5))
         staged = fast.stage(prepared)
         fast_features = fast.features(staged)
         embedding = fast_features.embedding.transpose(1, 2).unflatten(2, (side, side))
@@ -97,27 +106,61 @@ def against_the_plain_path() -> dict[str, dict[str, float]]:
     return found
 
 
-def neighbours() -> dict[str, bool]:
-    """Whether what a mask gives is the same to the bit, by what goes through the network with it."""
+def neighbours() -> dict[str, dict[str, bool]]:
+    """Whether what a mask gives is the same to the bit, by what goes through the network with it: z, and its logits."""
     path, prepared = FastPath(tokenizer_of(TINY).network, torch.float16, PassSizes(2, 5)), prepared_images(TINY)
 
-    def z_of(images: Sequence[int], *passes: Sequence[Pair]) -> list[Tensor]:
+    def found_of(images: Sequence[int], *passes: Sequence[Pair]) -> list[tuple[Tensor, Tensor]]:
         staged = path.stage([prepared[index] for index in images])
         features = path.features(staged)
-        return [path.embeddings(staged, features, chosen) for chosen in passes]
+        zs = [path.embeddings(staged, features, chosen) for chosen in passes]
+        owners = [[image for image, _ in chosen] for chosen in passes]
+        return [(z_ND, path.logits(features, of_pass, z_ND)) for z_ND, of_pass in zip(zs, owners, strict=True)]
 
-    def same(found: Tensor, images: Sequence[int], chosen: Sequence[Pair]) -> bool:
-        return torch.equal(found, wanted[[CHOSEN.index((images[image], mask)) for image, mask in chosen]])
+    def same(found: tuple[Tensor, Tensor], images: Sequence[int], chosen: Sequence[Pair]) -> dict[str, bool]:
+        places = [CHOSEN.index((images[image], mask)) for image, mask in chosen]
+        return {
+            name: torch.equal(one, all_of_them[places])
+            for name, one, all_of_them in zip(("embeddings", "logits"), found, wanted, strict=True)
+        }
 
     fewer, shuffled = CHOSEN[3:], [(1, 1), (0, 2), (1, 0), (0, 0), (0, 1)]
-    wanted, of_fewer, of_shuffled = z_of([0, 1], CHOSEN, fewer, shuffled)
+    wanted, of_fewer, of_shuffled = found_of([0, 1], CHOSEN, fewer, shuffled)
     swapped = [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2)]
     return {
         "fewer masks": same(of_fewer, [0, 1], fewer),
         "other order": same(of_shuffled, [0, 1], shuffled),
-        "other places": same(z_of([1, 0], swapped)[0], [1, 0], swapped),
-        "alone": same(z_of([1], [(0, 1)])[0], [1], [(0, 1)]),
+        "other places": same(found_of([1, 0], swapped)[0], [1, 0], swapped),
+        "alone": same(found_of([1], [(0, 1)])[0], [1], [(0, 1)]),
     }
+
+
+def decoder() -> dict[str, Any]:
+    """The decoder's logits in float32, with its token that stands for two counted once, and by torch's modules; and
+    the steps that it finds where a GPU's multiprocessors have less and less memory."""
+    network, prepared, owners = tokenizer_of(SMALLEST).network, prepared_images(SMALLEST), [0, 1, 1]
+    z_ND = torch.randn(3, SMALLEST.hidden_size)
+    plain, fast = PlainPath(network, "fp32"), FastPath(network, torch.float32, PassSizes(2, 3))
+    wanted = plain.logits(plain.features(prepared), owners, z_ND)
+    features = fast.features(fast.stage(prepared))
+    found: dict[str, Any] = {"as it is": difference(fast.logits(features, owners, z_ND), wanted)}
+    right, attention._LN_2 = attention._LN_2, tl.constexpr(0.0)
+    found["counted once"] = difference(fast.logits(features, owners, z_ND), wanted)
+    attention._LN_2 = right
+    levels, launch = fast._decoder.levels(features.stages, features.embedding), two_way.launch
+
+    def fits(largest: int) -> bool:
+        def small(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
+            if fast._decoder._transformer.passes.steps[1].block > largest:
+                raise OutOfResources(230_000, 100_000, "shared memory")
+
+        two_way.launch = mask_decoder.launch = small
+        return fast._decoder.fit(levels, torch.zeros(1, dtype=torch.int32), z_ND)
+
+    steps = [(fits(block), [one.block for one in fast._decoder._transformer.passes.steps]) for block in (128, 64, 16)]
+    two_way.launch = mask_decoder.launch = launch
+    fast._decodes = False
+    return {**found, "modules": difference(fast.logits(features, owners, z_ND), wanted), "steps": steps}
 
 
 def pictures() -> dict[str, bool]:
@@ -183,6 +226,7 @@ def reasons() -> dict[str, str | None]:
 CHECKS: dict[str, Callable[[], Any]] = {
     "plain path": against_the_plain_path,
     "neighbours": neighbours,
+    "decoder": decoder,
     "pictures": pictures,
     "tokenizer": through_the_tokenizer,
     "unsupported": reasons,

@@ -14,7 +14,9 @@ from triton.runtime import interpreter
 
 from samtok_data import masks
 from samtok_data.masks import RLE
+from tokenizer_model.fast.decoding import upscale
 from tokenizer_model.fast.kernels import AxisTables, add_norm, draw_prompts, gelu_, shrink_prompts
+from tokenizer_model.fast.launches import launch
 from tokenizer_model.fast.pictures import BicubicTables, normalised_rows, resize
 from tokenizer_model.fast.windows import window_attention
 from tokenizer_model.network import normalised
@@ -168,6 +170,43 @@ def attention_in_windows() -> dict[str, float]:
     return found
 
 
+def upscaled_positions() -> dict[str, float]:
+    """``upscale`` against torch's transposed convolutions, of a part of the positions too."""
+    found = {}
+    for num_masks, side, channels, block, parts in [
+        (1, 2, 128, 4, 1),
+        (3, 4, 128, 4, 2),
+        (2, 4, 256, 16, 1),
+        (2, 8, 128, 16, 4),
+    ]:
+        corner_channels, pixel_channels = channels // 4, channels // 8
+        first = nn.ConvTranspose2d(channels, corner_channels, 2, stride=2, bias=False)
+        second = nn.ConvTranspose2d(corner_channels, pixel_channels, 2, stride=2, bias=False)
+        norm = sam_norm()(corner_channels)
+        for parameter in norm.parameters():
+            parameter.copy_(torch.randn_like(parameter))
+        owners, vectors = torch.arange(num_masks, dtype=torch.int32) % 2, torch.randn(num_masks, pixel_channels)
+        positions = torch.randn(num_masks, side**2, channels)
+        middle, fine = (
+            torch.randn(2, corner_channels, 2 * side, 2 * side),
+            torch.randn(2, pixel_channels, 4 * side, 4 * side),
+        )
+        cut = middle.view(2, corner_channels, side, 2, side, 2).permute(0, 3, 5, 2, 4, 1).reshape(2, 4, side**2, -1)
+        of_pixels = fine.view(2, pixel_channels, side, 2, 2, side, 2, 2).permute(0, 3, 6, 2, 5, 4, 7, 1)
+        out = torch.full((num_masks, 4 * side, 4 * side), float("nan"))
+        launch(
+            upscale, (4, parts, num_masks), owners, positions, cut, of_pixels.reshape(2, 4, side**2, -1),
+            first.weight.permute(2, 3, 0, 1).contiguous(), norm.weight, norm.bias, _EPS,
+            second.weight.permute(0, 2, 3, 1).contiguous(), vectors, out,
+            side**2, side**2 // parts, side, channels, block, "ieee",
+        )  # fmt: skip
+        image = positions.transpose(1, 2).unflatten(2, (side, side))
+        wide = F.gelu(norm(first(image) + middle[owners.long()]))
+        wanted = torch.einsum("nohw,no->nhw", F.gelu(second(wide) + fine[owners.long()]), vectors)
+        found[f"{num_masks} x {side}, {channels} channels, {parts} parts"] = largest(out, wanted)
+    return found
+
+
 def learn_bfloat16() -> None:
     """The interpreter keeps bfloat16 in whole numbers of 16 bits, and multiplies those: a product needs floats."""
     product = interpreter.InterpreterBuilder.create_dot
@@ -190,4 +229,5 @@ KERNELS = {
     "draw_prompts": drawn_prompts,
     "resize": resized_pictures,
     "window_attention": attention_in_windows,
+    "upscale": upscaled_positions,
 }

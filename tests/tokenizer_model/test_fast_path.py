@@ -46,7 +46,21 @@ def test_it_computes_what_the_modules_compute(measured: dict[str, Any], kind: st
 @NEEDS_TRITON
 @pytest.mark.parametrize("company", ["fewer masks", "other order", "other places", "alone"])
 def test_a_mask_gives_the_same_to_the_bit_in_any_company(measured: dict[str, Any], company: str) -> None:
-    assert measured["neighbours"][company] is True
+    assert measured["neighbours"][company] == {"embeddings": True, "logits": True}
+
+
+@NEEDS_TRITON
+def test_the_decoder_counts_the_token_of_two_points_twice(measured: dict[str, Any]) -> None:
+    found = measured["decoder"]
+    assert found["as it is"] < 1e-5
+    assert found["counted once"] > 1e-3
+
+
+@NEEDS_TRITON
+def test_the_decoder_fits_itself_to_the_memory_of_the_gpu_or_leaves_it_to_torch(measured: dict[str, Any]) -> None:
+    found = measured["decoder"]
+    assert found["steps"] == [[True, [64, 128, 128]], [True, [32, 32, 32]], [False, [32, 32, 32]]]
+    assert found["modules"] < 1e-5
 
 
 @NEEDS_TRITON
@@ -99,6 +113,7 @@ def test_it_says_which_architectures_it_does_not_support(
         ("draw_prompts", 1e-6),
         ("resize", 0.0),
         ("window_attention", 2e-6),
+        ("upscale", 2e-6),
     ],
 )
 def test_each_kernel_computes_what_torch_does(measured: dict[str, Any], kernel: str, close: float) -> None:

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from pictures import bar, disc, drawn_image
+from PIL import Image
 
 from samtok_data.masks import RLE
 from tokenizer_model import MaskTokenizer, Prepared, open_tokenizer
@@ -68,6 +70,48 @@ def test_measured_ious_are_close_to_those_of_fp32(fast: MaskTokenizer, images: l
         same = (codes_nL == others_nL).all(axis=1)
         assert same.mean() > 0.5
         np.testing.assert_allclose(ious_n[same], others_n[same], atol=0.02)
+
+
+@pytest.fixture
+def drawn(fast: MaskTokenizer) -> tuple[list[Image.Image], list[NDArray[np.int64]]]:
+    """Pictures of some sizes, and codes for 1, 3 and 70 masks of them."""
+    pictures = [drawn_image(90, 700, 0.3), drawn_image(160, 120, 0.5), drawn_image(1200, 800, 0.7)]
+    rng, config = np.random.default_rng(0), fast.config
+    return pictures, [rng.integers(config.codebook_size, size=(number, config.depth)) for number in (1, 3, 70)]
+
+
+def test_logits_are_close_to_those_of_fp32(
+    fast: MaskTokenizer, drawn: tuple[list[Image.Image], list[NDArray[np.int64]]]
+) -> None:
+    allowed = 1e-2 if fast.precision == "fp16" else 8e-2
+    wanted = np.concatenate(open_tokenizer("small", device="cuda").decode_logits(*drawn))
+    apart = np.linalg.norm(np.concatenate(fast.decode_logits(*drawn)) - wanted, axis=(1, 2))
+    close = apart <= allowed * np.linalg.norm(wanted, axis=(1, 2))
+    assert close.mean() > 0.9  # of a few another of the decoder's three masks may look best
+
+
+def test_logits_do_not_depend_on_their_neighbours(
+    fast: MaskTokenizer, drawn: tuple[list[Image.Image], list[NDArray[np.int64]]]
+) -> None:
+    pictures, codes = drawn
+    together = fast.decode_logits(pictures, codes)
+    for picture, of_picture, wanted in zip(pictures, codes, together, strict=True):
+        np.testing.assert_array_equal(fast.decode_logits([picture], [of_picture])[0], wanted)
+    again = fast.decode_logits(pictures[::-1] * 5, codes[::-1] * 5)
+    for one, wanted in zip(again, together[::-1] * 5, strict=True):
+        np.testing.assert_array_equal(one, wanted)
+    np.testing.assert_array_equal(fast.decode_logits(pictures[2:], [codes[2][7:9]])[0], together[2][7:9])
+
+
+def test_what_is_decoded_lasts_while_more_is_encoded_and_decoded(fast: MaskTokenizer, images: list[Prepared]) -> None:
+    """Recorded launches share memory; here passes of encoder and decoder take turns on one pass of the backbone."""
+    picture, most = drawn_image(320, 240, 0.3), fast.sizes.masks
+    regions = [disc(320, 240, 0.2 + 0.5 * one / most, 0.5, 20 + 40 * one / most) for one in range(most + 44)]
+    together = fast.reconstruct_logits([*images, fast.prepare(picture, regions)])
+    for some in (slice(0, 5), slice(most - 50, most + 10), slice(most + 40, None)):
+        alone = fast.reconstruct_logits([fast.prepare(picture, regions[some])])
+        for (found,), (*_, wanted) in zip(alone, together, strict=True):
+            np.testing.assert_array_equal(found, wanted[some])
 
 
 @pytest.fixture

@@ -10,14 +10,16 @@ O = D / 8, T = 8 tokens, P = 4 * E.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from triton.runtime.errors import OutOfResources
 
 from tokenizer_model.fast import decoding
-from tokenizer_model.fast.launches import launch
+from tokenizer_model.fast.launches import launch, only_compiling
 from tokenizer_model.fast.trunk import Tokens
 from tokenizer_model.fast.two_way import ImageTables, Passes, Steps, TwoWay
 from tokenizer_model.network import StillSam2
@@ -28,6 +30,8 @@ _NUM_MASKS = 3
 _PASSES = Passes(
     tokens=TOKENS, twice=_NOT_A_POINT, keeps=True, parts=2, steps=(Steps(64, 4), Steps(128, 8), Steps(128, 8))
 )
+# For GPUs whose multiprocessors have less memory.
+_SMALLER = (Steps(32, 4), Steps(32, 8), Steps(32, 8))
 _UPSCALING, _UPSCALING_PARTS = Steps(64, 4), 4  # two such programs share a multiprocessor
 
 
@@ -125,6 +129,17 @@ class FastMaskDecoder:
             num_warps=_UPSCALING.warps, num_stages=1,
         )  # fmt: skip
         return logits_nPP
+
+    def fit(self, levels: Levels, owners_n: Tensor, embeddings_ND: Tensor) -> bool:
+        """Compiles the kernels and finds out how they fit this GPU; False: they do not. Arguments as of a call."""
+        for steps in (_PASSES.steps, _SMALLER):
+            self._transformer.passes = replace(_PASSES, steps=steps)
+            with contextlib.suppress(OutOfResources):
+                with only_compiling():
+                    self(levels, owners_n, embeddings_ND)
+                self(levels, owners_n, embeddings_ND)
+                return True
+        return False
 
     def _vectors(self, tokens_NTD: Tensor) -> Tensor:
         """What the pixels of the best mask are multiplied with: float32, (N, O)."""

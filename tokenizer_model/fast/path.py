@@ -11,6 +11,7 @@ E = S / 16, D channels.
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -32,10 +33,12 @@ from tokenizer_model.fast.replays import Replays
 from tokenizer_model.fast.trunk import FastTrunk, Tokens
 from tokenizer_model.fast.two_way import ImageTables
 from tokenizer_model.inputs import Prepared
-from tokenizer_model.network import StillSam2
+from tokenizer_model.network import ImageFeatures, StillSam2
 from tokenizer_model.paths import Pair, PassSizes
 from tokenizer_model.prompts import Axis
 from tokenizer_model.resizing import BicubicAxis
+
+logger = logging.getLogger(__name__)
 
 # Passes over positions are recorded for so many masks; a pass of fewer takes the next.
 _RECORDED_MASKS = (32, 64, 128, 256)
@@ -105,6 +108,7 @@ class FastPath:
         self._is_cuda = self.device.type == "cuda"
         self._trunk = FastTrunk(network, kind)
         self._encoder, self._decoder = FastMaskEncoder(network, kind), FastMaskDecoder(network, kind)
+        self._decodes = True  # as long as the decoder's kernels are not known not to fit this GPU
         self._prompt_side = network.image_size // PATCH_STRIDE
         self._replays = Replays(self.device)
         self._room = _Room(network, PassSizes(0, 0))
@@ -175,30 +179,48 @@ class FastPath:
     def logits(self, features: FastFeatures, owners: Sequence[int], embeddings_ND: Tensor) -> Tensor:
         """As ``NetworkPath.logits``."""
         room, count = self._room, len(embeddings_ND)
-        self._send(np.array(owners, np.int32), room.owners)
-        room.embeddings[:count] = embeddings_ND
-        some = self._recorded(count)
         with self._arithmetic():
-            levels = self._levels(features)
+            levels = self._levels(features) if self._decodes else None
+            if levels is None:
+                return self._logits_by_modules(features, owners, embeddings_ND)
+            self._send(np.array(owners, np.int32), room.owners)
+            room.embeddings[:count] = embeddings_ND
+            some = self._recorded(count)
 
             def decode() -> Tensor:
                 return self._decoder(levels, room.owners[:some], room.embeddings)
 
             return self._replays(("logits", some), decode)[:count].clone()
 
-    def _levels(self, features: FastFeatures) -> Levels:
-        """What the decoder makes of a backbone pass, once for it, at the same place each time. It is not recorded, as
-        it stays while other launches are, which would write over what a recording leaves."""
+    def _levels(self, features: FastFeatures) -> Levels | None:
+        """What the decoder makes of a backbone pass, once for it, at the same place each time; None: its kernels do not
+        fit this GPU. It is not recorded, as what a recording leaves is written over by those that came before it."""
         room = self._room
         if room.levels is None:
-            room.levels = levels = self._decoder.levels(features.stages, features.embedding)
-            if self._is_cuda:
-                with only_compiling():
-                    self._decoder(levels, room.owners[:1], room.embeddings)
+            levels = self._decoder.levels(features.stages, features.embedding)
+            if self._is_cuda and not self._decoder.fit(levels, room.owners[:1], room.embeddings):
+                logger.warning(
+                    "This GPU's multiprocessors have little memory: masks are decoded by torch's own modules."
+                )
+                self._decodes = False
+                return None
+            room.levels = levels
         elif not room.are_levels_current:
             room.levels.take(self._decoder.levels(features.stages, features.embedding))
         room.are_levels_current = True
         return room.levels
+
+    def _logits_by_modules(self, features: FastFeatures, owners: Sequence[int], embeddings_ND: Tensor) -> Tensor:
+        owners_N = torch.tensor(list(owners), device=self.device)
+        side, decoder = self._prompt_side // 4, self.network.sam_mask_decoder
+        half = self.kind != torch.float32
+        with torch.autocast(self.device.type, dtype=self.kind, enabled=half):
+            levels = ImageFeatures(
+                embedding=features.embedding.transpose(1, 2).unflatten(2, (side, side)),
+                fine=decoder.conv_s0(self._trunk.fine(features.stages)),
+                middle=decoder.conv_s1(self._trunk.middle(features.stages)),
+            )
+            return self.network.mask_logits(levels.of(owners_N), embeddings_ND).float()
 
     def _recorded(self, count: int) -> int:
         """For how many masks the launches are recorded that so many take."""

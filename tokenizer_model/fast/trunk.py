@@ -112,6 +112,19 @@ class FastTrunk:
         rows = Tokens(found.view(len(last.rows), -1), last.side, last.window).in_rows()
         return rows.flatten(1, 2) + self.network.no_mem_embed.reshape(1, 1, -1)
 
+    def fine(self, stages: list[Tokens]) -> Tensor:
+        """The neck's finest level, (B, D, 4 E, 4 E)."""
+        return self._level(0, stages)
+
+    def middle(self, stages: list[Tokens]) -> Tensor:
+        """The neck's middle level, (B, D, 2 E, 2 E)."""
+        return self._level(1, stages)
+
+    def _level(self, level: int, stages: list[Tokens]) -> Tensor:
+        tokens = stages[level]
+        found = Tokens(self._lateral(level, tokens), tokens.side, tokens.window).in_rows()
+        return found.permute(0, 3, 1, 2)
+
     def _lateral(self, level: int, tokens: Tokens) -> Tensor:
         weight, bias = self._laterals[level]
         return torch.addmm(bias, tokens.rows.to(self.kind), weight)

@@ -81,7 +81,7 @@ class TwoWay:
         positions_QD: float32, the positions' encoding, (E^2, D).
         small_DM: float32: what the small mask's channels add to the image, (D, M); None: there is no small mask.
         kind: of what stands at the positions: a 16-bit type, or float32 to compare with the modules.
-        passes: how they are done.
+        passes: how they are done; may be changed.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class TwoWay:
         kind: torch.dtype,
         passes: Passes,
     ) -> None:
-        self._transformer, self._kind, self._passes = transformer, kind, passes
+        self._transformer, self._kind, self.passes = transformer, kind, passes
         self._layers = [cast("TwoWayAttentionBlock", layer) for layer in transformer.layers]
         if len(self._layers) != 2:
             raise ValueError(f"expected a transformer of two layers, got {len(self._layers)}")
@@ -151,7 +151,7 @@ class TwoWay:
 
     def _doubled(self, tokens_NTD: Tensor) -> Tensor:
         """All tokens: with the one that stands for two once more."""
-        twice = self._passes.twice
+        twice = self.passes.twice
         return tokens_NTD if twice < 0 else torch.cat([tokens_NTD, tokens_NTD[:, twice : twice + 1]], dim=1)
 
     def _first_look(self, tables: ImageTables, owners_n: Tensor, small_nQM: Tensor | None, query_NTD: Tensor) -> Tensor:
@@ -205,11 +205,11 @@ class TwoWay:
         return self._half(rows_NRI @ self._of_small[projection]) if self._of_small else None
 
     def _parts(self, number: int, masks: int, channels: int) -> Parts:
-        rows = self._passes.tokens * NUM_HEADS
+        rows = self.passes.tokens * NUM_HEADS
         return Parts.empty(masks, self._num_parts(number), rows, channels, self._shared.device)
 
     def _num_parts(self, number: int) -> int:
-        passes = self._passes
+        passes = self.passes
         return passes.parts if self._num_positions >= passes.parts * passes.steps[number].block else 1
 
     def _grid(self, number: int, of_masks: Tensor) -> tuple[int, int]:
@@ -217,7 +217,7 @@ class TwoWay:
 
     def _sizes(self, number: int, *names: str) -> dict[str, Any]:
         """What a kernel is compiled for: those of the names, and its launch."""
-        passes, steps = self._passes, self._passes.steps[number]
+        passes, steps = self.passes, self.passes.steps[number]
         sizes: dict[str, Any] = {
             "POSITIONS": self._num_positions,
             "PART": self._num_positions // self._num_parts(number),
