@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import os
 import posixpath
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -36,12 +37,6 @@ NAMES = (PUBLISHED, EMBEDDED)
 _SAM2_PARTS = ("image_encoder.", "no_mem_embed", "sam_prompt_encoder.", "sam_mask_decoder.")
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
-    checkpoint: Checkpoint
-    identity: TokenizerIdentity
-
-
 def identify_tokenizer(spec: str) -> TokenizerIdentity:
     """Which tokenizer a name or address means. The weights are fetched, read and held against the architecture.
 
@@ -52,11 +47,7 @@ def identify_tokenizer(spec: str) -> TokenizerIdentity:
     Raises:
         SetupError: the weights cannot be fetched or read, are no tokenizer's, or do not fit.
     """
-    found = _find(spec)
-    with torch.random.fork_rng(devices=[]):  # torch draws initial weights; the caller's generator stays as it was
-        model = MaskTokenizer(found.checkpoint.config)
-    check_fit(model, found.checkpoint.state, model.state_dict(), spec)
-    return found.identity
+    return _unfilled(spec)[0].identity
 
 
 def open_tokenizer(
@@ -84,16 +75,13 @@ def open_tokenizer(
     place = _device(device)
     if precision != "fp32" and place.type != "cuda":
         raise SetupError(f"precision {precision} needs a CUDA device, got {place}: take fp32")
-    found = _find(spec)
-    with torch.random.fork_rng(devices=[]):  # torch draws initial weights; the caller's generator stays as it was
-        model = MaskTokenizer(
-            found.checkpoint.config,
-            identity=found.identity,
-            image_batch=image_batch or (IMAGE_BATCH if precision == "fp32" else FAST_IMAGE_BATCH),
-            mask_batch=mask_batch or (MASK_BATCH if precision == "fp32" else FAST_MASK_BATCH),
-            precision=precision,
-        )
-    fit(model, found.checkpoint.state, model.state_dict(), spec)
+    model, checkpoint = _unfilled(
+        spec,
+        image_batch=image_batch or (IMAGE_BATCH if precision == "fp32" else FAST_IMAGE_BATCH),
+        mask_batch=mask_batch or (MASK_BATCH if precision == "fp32" else FAST_MASK_BATCH),
+        precision=precision,
+    )
+    model.load_state_dict(dict(checkpoint.state), strict=False)
     model.eval().requires_grad_(False).to(place)
     model.use_fast_path()
     return model
@@ -171,33 +159,42 @@ def load_sam2_weights(model: MaskTokenizer, path: str | os.PathLike[str]) -> Non
     fit(model.network, read_sam2(file), keys, os.fspath(path))
 
 
-def _find(spec: str) -> _Found:
-    if spec == EMBEDDED:
-        return _embedded()
-    file = published_file() if spec == PUBLISHED else local_file(spec)
-    address = f"hf://{PUBLISHED_REPOSITORY}/{PUBLISHED_FILE}" if spec == PUBLISHED else spec
-    checkpoint = read_checkpoint(file, spec)
-    name = checkpoint.name or (PUBLISHED if spec == PUBLISHED else Path(file).stem)
-    identity = TokenizerIdentity(
-        name=name,
-        address=address,
-        sha256=sha256(file),
-        config=checkpoint.config,
-        trained=checkpoint.trained,
-        warning=None if checkpoint.trained else untrained_warning(name),
-    )
-    return _Found(checkpoint, identity)
+def _unfilled(spec: str, **settings: Any) -> tuple[MaskTokenizer, Checkpoint]:
+    """A tokenizer of the architecture of a file, and the weights that are to fill it and fit.
+
+    Args:
+        spec: as ``identify_tokenizer``.
+        settings: of the tokenizer.
+    """
+    file, address = _located(spec)
+    with ThreadPoolExecutor(1) as aside:  # hashing a large file takes as long as all the rest
+        digest = aside.submit(sha256, file)
+        checkpoint = read_checkpoint(file, spec)
+        with torch.random.fork_rng(devices=[]):  # torch draws initial weights; the caller's generator stays as it was
+            model = MaskTokenizer(checkpoint.config, **settings)
+        check_fit(model, checkpoint.state, model.state_dict(), spec)
+        name = checkpoint.name or (PUBLISHED if spec == PUBLISHED else Path(file).stem)
+        model.identity = TokenizerIdentity(
+            name=EMBEDDED if spec == EMBEDDED else name,
+            address=address,
+            sha256=digest.result(),
+            config=checkpoint.config,
+            trained=checkpoint.trained,
+            warning=None if checkpoint.trained else untrained_warning(name),
+        )
+    return model, checkpoint
 
 
-def _embedded() -> _Found:
+def _located(spec: str) -> tuple[Path, str]:
+    """A tokenizer's file on this machine, and the address that its identity names."""
+    if spec == PUBLISHED:
+        return published_file(), f"hf://{PUBLISHED_REPOSITORY}/{PUBLISHED_FILE}"
+    if spec != EMBEDDED:
+        return local_file(spec), spec
     file = Path(__file__).with_name(_EMBEDDED_FILE)
     if not file.exists():
         raise SetupError(f"--tokenizer {EMBEDDED}: {file} is missing; install samtok-data again")
-    checkpoint = read_checkpoint(file, EMBEDDED)
-    identity = TokenizerIdentity(
-        name=EMBEDDED, address="", sha256=sha256(file), config=checkpoint.config, trained=checkpoint.trained
-    )
-    return _Found(checkpoint, identity)
+    return file, ""
 
 
 def _device(device: str | torch.device) -> torch.device:
