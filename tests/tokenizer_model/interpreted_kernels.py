@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+import triton
 import triton.language as tl
 from pictures import bar, disc, drawn_image
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from triton.runtime import interpreter
 
 from samtok_data import masks
 from samtok_data.masks import RLE
+from tokenizer_model.fast import decoding
 from tokenizer_model.fast.decoding import upscale
 from tokenizer_model.fast.kernels import AxisTables, add_norm, draw_prompts, gelu_, shrink_prompts
 from tokenizer_model.fast.launches import launch
@@ -170,6 +172,23 @@ def attention_in_windows() -> dict[str, float]:
     return found
 
 
+@triton.jit
+def _gelu_at(x, out, SIZE: tl.constexpr):
+    place = tl.arange(0, SIZE)
+    tl.store(out + place, decoding.gelu(tl.load(x + place)))
+
+
+def decoders_gelu() -> dict[str, float]:
+    """``decoding.gelu`` in steps of the smallest and largest values, against float64."""
+    found = {}
+    for largest_value in (1e-3, 1.0, 5.0, 7.0, 1e4):
+        x = torch.linspace(-largest_value, largest_value, 4096)
+        out = torch.full_like(x, float("nan"))
+        launch(_gelu_at, (1,), x, out, len(x))
+        found[str(largest_value)] = largest(out, F.gelu(x.double()))
+    return found
+
+
 def upscaled_positions() -> dict[str, float]:
     """``upscale`` against torch's transposed convolutions, of a part of the positions too."""
     found = {}
@@ -229,5 +248,6 @@ KERNELS = {
     "draw_prompts": drawn_prompts,
     "resize": resized_pictures,
     "window_attention": attention_in_windows,
+    "decoder's gelu": decoders_gelu,
     "upscale": upscaled_positions,
 }

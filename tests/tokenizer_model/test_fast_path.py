@@ -113,6 +113,7 @@ def test_it_says_which_architectures_it_does_not_support(
         ("draw_prompts", 1e-6),
         ("resize", 0.0),
         ("window_attention", 2e-6),
+        ("decoder's gelu", 4e-7),
         ("upscale", 2e-6),
     ],
 )
