@@ -6,6 +6,7 @@ import json
 import logging
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -69,14 +70,25 @@ def tokenize(config: RunConfig) -> Summary:
             or more records were rejected than ``max_reject_rate`` allows. Finished shards stay.
     """
     work = plan_work(config)
-    identity = identify_tokenizer(config.tokenizer)
-    if identity.warning:
-        logger.warning("%s", identity.warning)
-    _say(work.counts)
     with ray_session():
-        run = _Run(config, work, identity, gpu_share(config))
+        share = gpu_share(config)
+        identity = _identified(config, work, share)
+        if identity.warning:
+            logger.warning("%s", identity.warning)
+        _say(work.counts)
+        run = _Run(config, work, identity, share)
         progress = run.make_missing()
     return run.summarise(progress)
+
+
+def _identified(config: RunConfig, work: Work, share: float) -> TokenizerIdentity:
+    """The tokenizer. Its weights are read while Ray's processes start, where an output that is new will need them."""
+    if not config.overwrite and (Folder(config.out) / work.name).exists(HIDDEN):
+        return identify_tokenizer(config.tokenizer)
+    with ThreadPoolExecutor(1) as aside:
+        identified = aside.submit(identify_tokenizer, config.tokenizer)
+        start_cluster(config, share)
+        return identified.result()
 
 
 def _say(counts: Sequence[tuple[bool, str]]) -> None:

@@ -42,6 +42,26 @@ def test_a_kernel_is_only_compiled_inside_the_block_and_launched_outside() -> No
     ]
 
 
+class Promise:
+    """As Triton's own: of it only ``result`` is sure to be there."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
+
+    def result(self) -> Kernel:
+        return self.kernel
+
+
+def test_what_triton_promises_is_made_ready_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = Kernel()
+    promise = Promise(kernel)
+    monkeypatch.setattr(kernel, "warmup", lambda *_, **__: promise)
+    with only_compiling():
+        launch(kernel, (1,))
+        launch(kernel, (2,))
+    assert kernel.asked == [("made ready",)]
+
+
 def test_after_an_error_kernels_are_launched_again() -> None:
     kernel = Kernel()
     with pytest.raises(KeyError), only_compiling():

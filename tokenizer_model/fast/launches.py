@@ -50,6 +50,12 @@ def only_compiling() -> Iterator[None]:
             with contextlib.nullcontext() if mode is None else mode(pool):
                 yield
             # Asking for it builds a kernel's launcher, and brings it to the GPU.
-            list(pool.map(lambda kernel: kernel.run, {id(kernel): kernel for kernel in kernels}.values()))
+            list(pool.map(_made_ready, {id(kernel): kernel for kernel in kernels}.values()))
     finally:
         _compiled.reset(token)
+
+
+def _made_ready(kernel: Any) -> None:
+    """What ``warmup`` gave, or where Triton compiles aside what it promised."""
+    compiled = kernel.result() if hasattr(kernel, "result") else kernel
+    compiled.run  # noqa: B018 a property: it builds the launcher
