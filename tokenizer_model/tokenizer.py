@@ -134,12 +134,13 @@ class MaskTokenizer(nn.Module):
                 "install it, or take fp32"
             ) from error
         reason = unsupported(self.network)
-        if reason is not None:
-            logger.warning("This tokenizer runs by torch's own modules, which is slower: %s.", reason)
-            return
         kind = torch.float16 if self.precision == "fp16" else torch.bfloat16
-        self._fast = path = FastPath(self.network, kind, self.sizes)
-        path.compile_kernels()
+        path = None if reason else FastPath(self.network, kind, self.sizes)
+        reason = reason or (path and path.compile_kernels())
+        if reason:
+            logger.warning("This tokenizer runs by torch's own modules, which is slower: %s.", reason)
+        else:
+            self._fast = path
 
     def prepare(self, image: Image.Image, regions: Sequence[RLE] = ()) -> Prepared:
         """The part of the work that needs no network; can run in other threads, ahead of it.

@@ -10,16 +10,14 @@ O = D / 8, T = 8 tokens, P = 4 * E.
 
 from __future__ import annotations
 
-import contextlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from triton.runtime.errors import OutOfResources
 
 from tokenizer_model.fast import decoding
-from tokenizer_model.fast.launches import launch, only_compiling
+from tokenizer_model.fast.launches import launch
 from tokenizer_model.fast.trunk import Tokens
 from tokenizer_model.fast.two_way import ImageTables, Passes, Steps, TwoWay
 from tokenizer_model.network import StillSam2
@@ -131,15 +129,8 @@ class FastMaskDecoder:
         return logits_nPP
 
     def fit(self, levels: Levels, owners_n: Tensor, embeddings_ND: Tensor) -> bool:
-        """Compiles the kernels and finds out how they fit this GPU; False: they do not. Arguments as of a call."""
-        for steps in (_PASSES.steps, _SMALLER):
-            self._transformer.passes = replace(_PASSES, steps=steps)
-            with contextlib.suppress(OutOfResources):
-                with only_compiling():
-                    self(levels, owners_n, embeddings_ND)
-                self(levels, owners_n, embeddings_ND)
-                return True
-        return False
+        """Compiles the kernels, with steps that fit this GPU; False: none do. Arguments as of a call."""
+        return self._transformer.fit((_PASSES.steps, _SMALLER), lambda: self(levels, owners_n, embeddings_ND))
 
     def _vectors(self, tokens_NTD: Tensor) -> Tensor:
         """What the pixels of the best mask are multiplied with: float32, (N, O)."""

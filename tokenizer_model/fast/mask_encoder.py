@@ -8,6 +8,7 @@ Letters: N masks of a pass, B images, D channels, T = 4 tokens, P side of a prom
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -18,8 +19,9 @@ from tokenizer_model.fast.two_way import ImageTables, Passes, Steps, TwoWay
 from tokenizer_model.network import StillSam2
 
 TOKENS = 4  # the mask's own, two corners, and the padding point
-# Two such programs share a multiprocessor without spills.
-_PASSES = Passes(tokens=TOKENS, twice=-1, keeps=False, parts=2, steps=(Steps(32, 4), Steps(32, 4), Steps(32, 4)))
+_PASSES = Passes(tokens=TOKENS, twice=-1, keeps=False, parts=2, steps=(Steps(128, 4), Steps(128, 8), Steps(32, 4)))
+# For GPUs whose multiprocessors have less memory.
+_SMALLER = (Steps(32, 4), Steps(32, 4), Steps(32, 4))
 
 
 class FastMaskEncoder:
@@ -42,6 +44,10 @@ class FastMaskEncoder:
         small_DM, self._small_bias_D = shrink[6].weight.flatten(1), shrink[6].bias
         self._small_shape = len(positions_QD), small_DM.shape[1]
         self._transformer = TwoWay(network.sam_mask_encoder.transformer, positions_QD, small_DM, kind, _PASSES)
+
+    def fit(self, call: Callable[[], object]) -> bool:
+        """Takes steps whose programs fit this GPU; ``call`` launches them. False: there are none."""
+        return self._transformer.fit((_PASSES.steps, _SMALLER), call)
 
     def tables(self, embedding_BQD: Tensor) -> ImageTables:
         """Of the embeddings of images, row by row; once for all their masks."""

@@ -25,7 +25,6 @@ from torch import Tensor
 from tokenizer_model.config import PATCH_STRIDE
 from tokenizer_model.fast import trunk
 from tokenizer_model.fast.kernels import AxisTables, draw_prompts
-from tokenizer_model.fast.launches import only_compiling
 from tokenizer_model.fast.mask_decoder import FastMaskDecoder, Levels
 from tokenizer_model.fast.mask_encoder import FastMaskEncoder
 from tokenizer_model.fast.pictures import BicubicTables, normalised_rows, resize
@@ -118,12 +117,17 @@ class FastPath:
         self._pictures = _Pictures(network.image_size, self.device)
 
     @torch.inference_mode()
-    def compile_kernels(self) -> None:
-        """Compiles what passes launch, all at the same time; the first passes would do it one by one."""
+    def compile_kernels(self) -> str | None:
+        """Compiles what passes launch but for decoding, all at the same time; the first passes would do it one by one.
+
+        Returns:
+            Why this GPU cannot run it; None: it can.
+        """
         if not self._is_cuda:
-            return
+            return None
         room = _Room(self.network, PassSizes(1, 1))
-        with self._arithmetic(), only_compiling():
+
+        def launch_all() -> None:
             features = self._features(room.pixels)
             self._encoder(features.tables, room.owners, room.prompts, room.boxes)
             self._pictures.compile_kernels(room.pixels[0])
@@ -132,6 +136,9 @@ class FastPath:
                 room.pixels[0], None, no_pieces, (1, 1, 1, 2, 1), np.zeros((1, 4), np.float32), (16, 16)
             )
             self.draw(image, slice(0, 1), room.prompts)
+
+        with self._arithmetic():
+            return None if self._encoder.fit(launch_all) else "this GPU's multiprocessors have too little memory"
 
     def stage(self, images: Sequence[Prepared]) -> Staged:
         """Sends images and masks to the device, beside what it computes."""

@@ -9,19 +9,22 @@ T tokens, H heads, R = T * H.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from sam2.modeling.sam.transformer import Attention, TwoWayAttentionBlock, TwoWayTransformer
 from torch import Tensor
+from triton.runtime.errors import OutOfResources
 
 from tokenizer_model.config import NUM_HEADS
 from tokenizer_model.fast import attention
 from tokenizer_model.fast.attention import Parts
-from tokenizer_model.fast.launches import launch
+from tokenizer_model.fast.launches import launch, only_compiling
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,7 @@ class TwoWay:
         positions_QD: float32, the positions' encoding, (E^2, D).
         small_DM: float32: what the small mask's channels add to the image, (D, M); None: there is no small mask.
         kind: of what stands at the positions: a 16-bit type, or float32 to compare with the modules.
-        passes: how they are done; may be changed.
+        passes: how they are done, until ``fit`` finds that they cannot be.
     """
 
     def __init__(
@@ -110,6 +113,20 @@ class TwoWay:
         self._small_channels = 0 if small_DM is None else small_DM.shape[1]
         self._of_small = [] if small_DM is None else [layer.weight @ small_DM for layer in projections]
         self._small_MD = None if small_DM is None else self._half(small_DM.T)
+
+    def fit(self, choices: Sequence[tuple[Steps, Steps, Steps]], call: Callable[[], object]) -> bool:
+        """Takes the first steps whose programs fit this GPU; False: none does.
+
+        Args:
+            choices: the best first.
+            call: launches all kernels that are wanted; they are only compiled.
+        """
+        for steps in choices:
+            self.passes = replace(self.passes, steps=steps)
+            with contextlib.suppress(OutOfResources), only_compiling():
+                call()
+                return True
+        return False
 
     def tables(self, image_BQD: Tensor) -> ImageTables:
         """Of images, float32, row by row, with what the prompts of all masks add; once for all their masks."""
