@@ -84,9 +84,10 @@ class TokenizerOrder:
         from tokenizer_model import open_tokenizer
 
         self.check_software()
-        # One thread on a CPU, whatever the machine: sums that are split over threads round differently, and
-        # the words must not depend on the number of cores or actors.
-        torch.set_num_threads(1)
+        if self.device == "cpu":
+            # One thread, whatever the machine: sums that are split over threads round differently, and the words must
+            # not depend on the number of cores or actors.
+            torch.set_num_threads(1)
         tokenizer = open_tokenizer(self.spec, device=self.device, precision=self.precision)
         found = tokenizer.identity.sha256
         if found != self.sha256:
