@@ -18,7 +18,7 @@ from torch import Tensor
 
 from samtok_data.errors import SetupError
 from tokenizer_model.inputs import Prepared
-from tokenizer_model.paths import NetworkPath, Pair, PassSizes
+from tokenizer_model.paths import NetworkPath, Pair, PassSizes, spans
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,6 @@ class MaskPass:
         path: computes.
         staged: the images of one backbone pass.
         features: of these.
-        prepared: the images of the whole call.
         images: the numbers, in the whole call, of the images of this pass.
         chosen: the masks of the pass: number of the image among these, number of the mask in it.
     """
@@ -45,7 +44,6 @@ class MaskPass:
     path: NetworkPath
     staged: Any
     features: Any
-    prepared: Sequence[Prepared]
     images: Sequence[int]
     chosen: Sequence[Pair]
 
@@ -57,16 +55,14 @@ class MaskPass:
         """The decoder's logits of embeddings, float32, (N, P, P)."""
         return self.path.logits(self.features, [image for image, _ in self.chosen], embeddings_ND)
 
+    def ious(self, logits_NPP: Tensor, threshold: float) -> Tensor:
+        """The IoU of each mask with its logits, resized to the image and cut: float64, (N,)."""
+        return self.path.ious(self.staged, self.chosen, logits_NPP, threshold)
+
     def spans(self) -> Iterator[tuple[int, range, slice]]:
         """The masks of the pass by image: number of the image in the call, its masks, their places in the pass."""
-        start = 0
-        while start < len(self.chosen):
-            image, first = self.chosen[start]
-            end = start
-            while end < len(self.chosen) and self.chosen[end][0] == image:
-                end += 1
-            yield self.images[image], range(first, first + end - start), slice(start, end)
-            start = end
+        for image, masks, place in spans(self.chosen):
+            yield self.images[image], masks, place
 
 
 # What is wanted of a pass: tensors with one row for each of its masks.
@@ -135,10 +131,7 @@ def _run(
             features = path.features(images)
             place.which = "masks"
             pairs = [(number, mask) for number, index in enumerate(chunk) for mask in range(counts[index])]
-            found += [
-                step(MaskPass(path, images, features, prepared, chunk, chosen))
-                for chosen in batches(pairs, sizes.masks)
-            ]
+            found += [step(MaskPass(path, images, features, chunk, chosen)) for chosen in batches(pairs, sizes.masks)]
         fetched = [_Fetched(torch.cat(parts)) for parts in zip(*found, strict=True)]
     return tuple(one.array() for one in fetched)
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from tokenizer_model.config import Precision
 from tokenizer_model.inputs import Prepared
 from tokenizer_model.network import ImageFeatures, StillSam2, normalised
+from tokenizer_model.overlaps import intersections_over_unions
 
 # One mask of some images: (number of the image, number of the mask in that image).
 Pair = tuple[int, int]
@@ -33,6 +34,18 @@ class PassSizes:
 
     images: int
     masks: int
+
+
+def spans(chosen: Sequence[Pair]) -> Iterator[tuple[int, range, slice]]:
+    """The masks of a pass in parts that follow each other in an image: its number, the masks, their places."""
+    start = 0
+    while start < len(chosen):
+        image, first = chosen[start]
+        end = start + 1
+        while end < len(chosen) and chosen[end] == (image, first + end - start):
+            end += 1
+        yield image, range(first, first + end - start), slice(start, end)
+        start = end
 
 
 class NetworkPath(Protocol):
@@ -52,6 +65,20 @@ class NetworkPath(Protocol):
 
     def logits(self, features: Any, owners: Sequence[int], embeddings_ND: Tensor) -> Tensor:
         """The decoder's logits, float32, (N, P, P), of embeddings on the images of some numbers."""
+        ...
+
+    def ious(self, staged: Any, chosen: Sequence[Pair], logits_NPP: Tensor, threshold: float) -> Tensor:
+        """The IoU of masks with their logits, which are resized to the image (bilinear, corners not aligned) and cut.
+
+        Args:
+            staged: the images.
+            chosen: masks of them.
+            logits_NPP: float32, one for each of these.
+            threshold: a pixel is foreground where its logit is above this.
+
+        Returns:
+            float64, (N,), 0 to 1, on the logits' device.
+        """
         ...
 
 
@@ -94,6 +121,13 @@ class PlainPath:
         owners_N = torch.tensor(list(owners), device=self._device)
         with self._arithmetic():
             return self.network.mask_logits(features.of(owners_N), embeddings_ND).float()
+
+    def ious(self, staged: Sequence[Prepared], chosen: Sequence[Pair], logits_NPP: Tensor, threshold: float) -> Tensor:
+        """As ``NetworkPath.ious``."""
+        return torch.cat([
+            intersections_over_unions(logits_NPP[place], staged[image], masks, threshold)
+            for image, masks, place in spans(chosen)
+        ])
 
     @property
     def _device(self) -> torch.device:

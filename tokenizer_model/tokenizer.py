@@ -24,7 +24,6 @@ from tokenizer_model.config import Precision, TokenizerConfig
 from tokenizer_model.identity import TokenizerIdentity, untrained_warning
 from tokenizer_model.inputs import Prepared, checked_codes
 from tokenizer_model.network import SamtokModel, StillSam2
-from tokenizer_model.overlaps import intersections_over_unions
 from tokenizer_model.passes import MaskPass, Step, by_image, run_passes
 from tokenizer_model.paths import NetworkPath, PassSizes, PlainPath
 from tokenizer_model.quantizers import Quantizer, build_quantizer
@@ -290,12 +289,7 @@ class MaskTokenizer(nn.Module):
 
         def step(masks: MaskPass) -> tuple[Tensor, ...]:
             codes_NL = self._codes(masks.embeddings())
-            logits_NPP = masks.logits(self._vectors(codes_NL))
-            ious = [
-                intersections_over_unions(logits_NPP[place], masks.prepared[image], of_image, threshold)
-                for image, of_image, place in masks.spans()
-            ]
-            return codes_NL, torch.cat(ious)
+            return codes_NL, masks.ious(masks.logits(self._vectors(codes_NL)), threshold)
 
         codes, ious = self._of_masks(prepared, step, (self._no_codes, np.empty(0)))
         return codes, ious

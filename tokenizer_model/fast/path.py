@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from itertools import groupby
 
 import numpy as np
 import torch
@@ -27,13 +26,14 @@ from tokenizer_model.fast import trunk
 from tokenizer_model.fast.kernels import AxisTables, draw_prompts
 from tokenizer_model.fast.mask_decoder import FastMaskDecoder, Levels
 from tokenizer_model.fast.mask_encoder import FastMaskEncoder
+from tokenizer_model.fast.overlaps import count_overlaps
 from tokenizer_model.fast.pictures import BicubicTables, normalised_rows, resize
 from tokenizer_model.fast.replays import Replays
 from tokenizer_model.fast.trunk import FastTrunk, Tokens
 from tokenizer_model.fast.two_way import ImageTables
 from tokenizer_model.inputs import Prepared
 from tokenizer_model.network import ImageFeatures, StillSam2
-from tokenizer_model.paths import Pair, PassSizes
+from tokenizer_model.paths import Pair, PassSizes, spans
 from tokenizer_model.prompts import Axis
 from tokenizer_model.resizing import BicubicAxis
 
@@ -50,7 +50,7 @@ class StagedImage:
     Attributes:
         pixels: uint8, (H, W, 3) or (S, S, 3).
         resized: uint8, (S, S, 3): what Pillow makes of them, where its way with this size is not known yet.
-        pieces: int32, one after the other: tops, afters, column starts, mask starts and lefts of ``MaskPieces``.
+        pieces: int32, one after the other: tops, afters, column starts, mask starts, lefts and areas of ``MaskPieces``.
         lengths: of each of them.
         boxes: float32, (n, 4), on the CPU.
         size: (H, W).
@@ -170,9 +170,10 @@ class FastPath:
         """As ``NetworkPath.embeddings``."""
         room = self._room
         boxes_n4, owners_n = np.empty((len(chosen), 4), np.float32), np.empty(len(chosen), np.int32)
-        for image, masks, place in _spans(chosen):
-            boxes_n4[place], owners_n[place] = staged.images[image].boxes[masks], image
-            self.draw(staged.images[image], masks, room.prompts[place])
+        for image, masks, place in spans(chosen):
+            wanted = slice(masks.start, masks.stop)
+            boxes_n4[place], owners_n[place] = staged.images[image].boxes[wanted], image
+            self.draw(staged.images[image], wanted, room.prompts[place])
         self._send(boxes_n4, room.boxes)
         self._send(owners_n, room.owners)
         some = self._recorded(len(chosen))
@@ -198,6 +199,21 @@ class FastPath:
                 return self._decoder(levels, room.owners[:some], room.embeddings)
 
             return self._replays(("logits", some), decode)[:count].clone()
+
+    def ious(self, staged: Staged, chosen: Sequence[Pair], logits_NPP: Tensor, threshold: float) -> Tensor:
+        """As ``NetworkPath.ious``."""
+        columns_NPP, areas = logits_NPP.transpose(1, 2).contiguous(), []
+        counts_N2 = torch.zeros(len(chosen), 2, dtype=torch.int64, device=self.device)
+        for number, masks, place in spans(chosen):
+            image, wanted = staged.images[number], slice(masks.start, masks.stop)
+            tops_r, afters_r, column_starts, mask_starts, lefts_n, areas_n = image.pieces.split(image.lengths)
+            count_overlaps(
+                tops_r, afters_r, column_starts, mask_starts[masks.start : masks.stop + 1], lefts_n[wanted],
+                columns_NPP[place], image.size, threshold, counts_N2[place],
+            )  # fmt: skip
+            areas.append(areas_n[wanted])
+        decoded_N, common_N = counts_N2.unbind(1)
+        return common_N.double() / (torch.cat(areas) + decoded_N - common_N).double()
 
     def _levels(self, features: FastFeatures) -> Levels | None:
         """What the decoder makes of a backbone pass, once for it, at the same place each time; None: its kernels do not
@@ -241,14 +257,14 @@ class FastPath:
 
     def draw(self, image: StagedImage, wanted: slice, prompts_nPP: Tensor) -> None:
         """Draws the prompts of some masks of an image: float32, (n, P, P), transposed."""
-        tops_r, afters_r, column_starts, mask_starts, lefts_n = image.pieces.split(image.lengths)
+        tops_r, afters_r, column_starts, mask_starts, lefts_n, *_ = image.pieces.split(image.lengths)
         rows, columns = self._prompt_axis(image.size[0]), self._prompt_axis(image.size[1])
         starts = mask_starts[wanted.start : wanted.stop + 1]
         draw_prompts(tops_r, afters_r, column_starts, starts, lefts_n[wanted], rows.suffix_LP, columns, prompts_nPP)
 
     def _staged(self, image: Prepared) -> StagedImage:
         pieces = image.pieces
-        parts = (pieces.tops, pieces.afters, pieces.column_starts, pieces.mask_starts, pieces.lefts)
+        parts = (pieces.tops, pieces.afters, pieces.column_starts, pieces.mask_starts, pieces.lefts, pieces.areas)
         lengths = tuple(len(part) for part in parts)
         pixels, resized = self._pictures.wanted(image)
         return StagedImage(
@@ -366,15 +382,6 @@ class _Room:
         self.embeddings = torch.zeros(sizes.masks, width, device=device)
         self.levels: Levels | None = None
         self.are_levels_current = False
-
-
-def _spans(chosen: Sequence[Pair]) -> Iterator[tuple[int, slice, slice]]:
-    """Neighbours of one image: its number, its masks, their places."""
-    place = 0
-    for image, found in groupby(chosen, key=lambda pair: pair[0]):
-        masks = [mask for _, mask in found]
-        yield image, slice(masks[0], masks[-1] + 1), slice(place, place + len(masks))
-        place += len(masks)
 
 
 def unsupported(network: StillSam2) -> str | None:
