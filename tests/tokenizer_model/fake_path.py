@@ -57,6 +57,11 @@ class FakePath:
         self._take("masks", len(owners))
         return torch.cat([features[list(owners)].float(), embeddings_ND[:, -1:]], dim=1)
 
+    def ious(self, staged: Sequence[Prepared], chosen: Sequence[Pair], logits_NPP: Tensor, threshold: float) -> Tensor:
+        """Of each mask its part of the image, by its logits and the image, plus the threshold."""
+        pixels = [staged[image].size[0] * staged[image].size[1] for image, _ in chosen]
+        return logits_NPP[:, -1].double() / torch.tensor(pixels) + threshold
+
     def _take(self, what: str, count: int) -> None:
         self.threads += 1
         assert self.threads == 1, "two threads compute at once"

@@ -163,6 +163,23 @@ def decoder() -> dict[str, Any]:
     return {**found, "modules": difference(fast.logits(features, owners, z_ND), wanted), "steps": steps}
 
 
+def ious() -> dict[str, list[list[float]]]:
+    """The IoUs of masks with some logits, by the plain path and by the fast one: of passes of several kinds."""
+    network, prepared = tokenizer_of(SMALLEST).network, prepared_images(SMALLEST)
+    plain, fast = PlainPath(network, "fp32"), FastPath(network, torch.float32, PassSizes(2, 5))
+    waves = torch.arange(SMALLEST.logit_side) * 0.9
+    logits_NPP = torch.sin(waves[:, None] + torch.arange(1.0, 6.0)[:, None, None]) + torch.cos(waves * 0.7)
+    passes: dict[str, list[Pair]] = {"in order": [(0, 2), (1, 0), (1, 1)], "shuffled": [(1, 1), (0, 1), (1, 0)]}
+    staged = fast.stage(prepared)
+    return {
+        name: [
+            plain.ious(prepared, chosen, logits_NPP[: len(chosen)], 0.1).tolist(),
+            fast.ious(staged, chosen, logits_NPP[: len(chosen)], 0.1).tolist(),
+        ]
+        for name, chosen in passes.items()
+    }
+
+
 def pictures() -> dict[str, bool]:
     """Whether pictures that the network resizes give what Pillow's give, to the bit; Pillow's passes go by size."""
     path = FastPath(tokenizer_of(SMALLEST).network, torch.float32, PassSizes(2, 2))
@@ -227,6 +244,7 @@ CHECKS: dict[str, Callable[[], Any]] = {
     "plain path": against_the_plain_path,
     "neighbours": neighbours,
     "decoder": decoder,
+    "ious": ious,
     "pictures": pictures,
     "tokenizer": through_the_tokenizer,
     "unsupported": reasons,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from tokenizer_model.fast import decoding
 from tokenizer_model.fast.decoding import upscale
 from tokenizer_model.fast.kernels import AxisTables, add_norm, draw_prompts, gelu_, shrink_prompts
 from tokenizer_model.fast.launches import launch
+from tokenizer_model.fast.overlaps import count_overlaps
 from tokenizer_model.fast.pictures import BicubicTables, normalised_rows, resize
 from tokenizer_model.fast.windows import window_attention
 from tokenizer_model.network import normalised
@@ -108,15 +110,18 @@ def pieces_of(width: int, height: int) -> list[RLE]:
     ]
 
 
+def tensors(pieces: MaskPieces) -> tuple[Tensor, ...]:
+    """Tops, afters, column starts, mask starts and lefts."""
+    parts = (pieces.tops, pieces.afters, pieces.column_starts, pieces.mask_starts, pieces.lefts)
+    return tuple(torch.from_numpy(part) for part in parts)
+
+
 def drawn_prompts() -> dict[str, float]:
     """``draw_prompts`` against ``draw_prompt``; all masks of an image, and some of them."""
     found = {}
     for (width, height), side in [((1, 1), 8), ((5, 40), 8), ((33, 9), 8), ((16, 16), 16)]:
         pieces = MaskPieces.of(pieces_of(width, height))
-        tops, afters, columns, starts, lefts = (
-            torch.from_numpy(part)
-            for part in (pieces.tops, pieces.afters, pieces.column_starts, pieces.mask_starts, pieces.lefts)
-        )
+        tops, afters, columns, starts, lefts = tensors(pieces)
         rows, across = Axis.of(height, side), Axis.of(width, side)
         suffix, weights = torch.from_numpy(rows.suffix_LP), torch.from_numpy(across.weights_PL)
         for first, after in [(0, len(pieces)), (3, 4)]:
@@ -129,6 +134,45 @@ def drawn_prompts() -> dict[str, float]:
             name = f"{width} x {height} to {side}, masks {first} to {after}"
             found[name] = largest(out.transpose(1, 2), torch.from_numpy(wanted))
     return found
+
+
+def counted_overlaps() -> dict[str, float]:
+    """``count_overlaps`` against pixels; logits of all kinds, all masks of an image and some of them."""
+    found = {}
+    for (width, height), side, first, after, threshold in [
+        ((1, 1), 8, 0, 6, 0.0),
+        ((5, 40), 8, 0, 6, 0.4),
+        ((13, 9), 8, 1, 6, -0.3),
+        ((8, 32), 16, 3, 5, 0.0),
+        ((7, 5), 16, 2, 5, 0.4),
+        ((7, 50), 4, 0, 6, 0.0),
+        ((9, 2), 1, 0, 6, 0.0),
+    ]:
+        regions, size = pieces_of(width, height), (height, width)
+        pieces = MaskPieces.of(regions)
+        tops, afters, columns, starts, lefts = tensors(pieces)
+        logits = torch.randn(len(regions), side, side)
+        logits[1], logits[2] = 1.0, -1.0
+        if size == (32, 8):  # exact weights: where signs meet, a logit is exactly 0
+            logits[3] = logits[3].sign()
+        inside = torch.stack([of_pixels(region) for region in regions])[first:after]
+        counts = torch.zeros(after - first, 2, dtype=torch.int64)
+        count_overlaps(
+            tops, afters, columns, starts[first : after + 1], lefts[first:after],
+            logits[first:after].transpose(1, 2).contiguous(), size, threshold, counts,
+        )  # fmt: skip
+        full = F.interpolate(logits[None, first:after], size, mode="bilinear", align_corners=False)[0] > threshold
+        wanted = torch.stack([full.sum(dim=(1, 2)), (full & inside).sum(dim=(1, 2))], dim=1)
+        name = f"{width} x {height} from {side}, masks {first} to {after}"
+        found[name] = float((counts - wanted).abs().max())
+    return found
+
+
+def of_pixels(region: RLE) -> Tensor:
+    """A mask as bool, (H, W)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # pycocotools' own, about numpy
+        return torch.from_numpy(masks.decode(region))
 
 
 def resized_pictures() -> dict[str, float]:
@@ -246,6 +290,7 @@ KERNELS = {
     "gelu_": gelu,
     "shrink_prompts": shrunk_prompts,
     "draw_prompts": drawn_prompts,
+    "count_overlaps": counted_overlaps,
     "resize": resized_pictures,
     "window_attention": attention_in_windows,
     "decoder's gelu": decoders_gelu,

@@ -64,6 +64,14 @@ def test_the_decoder_fits_itself_to_the_memory_of_the_gpu_or_leaves_it_to_torch(
 
 
 @NEEDS_TRITON
+@pytest.mark.parametrize("masks", ["in order", "shuffled"])
+def test_ious_are_those_of_the_full_masks(measured: dict[str, Any], masks: str) -> None:
+    plain, fast = measured["ious"][masks]
+    assert fast == pytest.approx(plain, abs=1e-12)
+    assert len(set(plain) - {0.0}) > 1
+
+
+@NEEDS_TRITON
 @pytest.mark.parametrize("kinds", ["plain and learnt", "learnt and known"])
 def test_pictures_are_resized_as_pillow_resizes_them(measured: dict[str, Any], kinds: str) -> None:
     assert measured["pictures"][kinds] is True
@@ -111,6 +119,7 @@ def test_it_says_which_architectures_it_does_not_support(
         ("gelu_", 1e-6),
         ("shrink_prompts", 5e-5),
         ("draw_prompts", 1e-6),
+        ("count_overlaps", 0.0),
         ("resize", 0.0),
         ("window_attention", 2e-6),
         ("decoder's gelu", 4e-7),

@@ -30,10 +30,11 @@ TOO_SMALL = (
 def step(masks: MaskPass) -> tuple[Tensor, ...]:
     z_ND = masks.embeddings()
     numbers = [image for image, _, place in masks.spans() for _ in range(place.start, place.stop)]
-    return z_ND, masks.logits(z_ND), torch.tensor(numbers)
+    logits_NPP = masks.logits(z_ND)
+    return z_ND, logits_NPP, torch.tensor(numbers), masks.ious(logits_NPP, 2.0)
 
 
-def wanted(prepared: list[Prepared]) -> tuple[NDArray[np.float32], ...]:
+def wanted(prepared: list[Prepared]) -> tuple[NDArray[np.floating], ...]:
     """What ``step`` gives of all masks, in order."""
     rows = [
         (*one.size, mask, one.pieces.areas[mask], index)
@@ -41,7 +42,8 @@ def wanted(prepared: list[Prepared]) -> tuple[NDArray[np.float32], ...]:
         for mask in range(one.num_masks)
     ]
     array = np.array(rows, np.float32)
-    return array[:, :4], array[:, [0, 1, 3]], array[:, 4]
+    parts = array[:, 3].astype(np.float64) / (array[:, 0] * array[:, 1])
+    return array[:, :4], array[:, [0, 1, 3]], array[:, 4], parts + 2.0
 
 
 def run(path: FakePath, sizes: PassSizes, prepared: list[Prepared]) -> None:
