@@ -65,15 +65,24 @@ class Layout:
     cpus: float = 1.0
 
 
-def gpu_share(config: RunConfig) -> float:
+def joins(config: RunConfig) -> bool:
+    """Whether a run belongs to a cluster that is there already; else it starts one on this machine."""
+    return _address(config) is not None or ray.is_initialized()
+
+
+def gpu_share(config: RunConfig, *, is_joined: bool) -> float:
     """GPUs that each actor holds; 0 where the actors compute on CPUs. Joins the cluster if that must be asked.
+
+    Args:
+        config: the settings.
+        is_joined: as ``joins`` found it.
 
     Raises:
         SetupError: the settings ask for what only GPUs have, or the cluster does not answer.
     """
     if config.num_gpus_per_actor is not None:
         share = config.num_gpus_per_actor
-    elif _address(config) is not None or ray.is_initialized():
+    elif is_joined:
         start_cluster(config)
         share = 1.0 if ray.cluster_resources().get("GPU") else 0.0
     else:

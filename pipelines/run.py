@@ -13,7 +13,7 @@ from typing import Any, Literal
 from converters.dialogues.source import Unit
 from pipelines.actors import Crews
 from pipelines.budget import Budget
-from pipelines.cluster import gpu_share, plan_crews, ray_session, start_cluster
+from pipelines.cluster import gpu_share, joins, plan_crews, ray_session, start_cluster
 from pipelines.config import RunConfig
 from pipelines.datasets import plan_work
 from pipelines.encoders import TokenizerOrder
@@ -71,8 +71,7 @@ def tokenize(config: RunConfig) -> Summary:
     """
     work = plan_work(config)
     with ray_session():
-        share = gpu_share(config)
-        identity = _identified(config, work, share)
+        identity, share = _opened(config, work)
         if identity.warning:
             logger.warning("%s", identity.warning)
         _say(work.counts)
@@ -81,14 +80,22 @@ def tokenize(config: RunConfig) -> Summary:
     return run.summarise(progress)
 
 
-def _identified(config: RunConfig, work: Work, share: float) -> TokenizerIdentity:
-    """The tokenizer. Its weights are read while Ray's processes start, where an output that is new will need them."""
-    if not config.overwrite and (Folder(config.out) / work.name).exists(HIDDEN):
-        return identify_tokenizer(config.tokenizer)
+def _opened(config: RunConfig, work: Work) -> tuple[TokenizerIdentity, float]:
+    """The tokenizer, and GPUs of each actor. Where an output is new, and so will need them, Ray's processes start
+    meanwhile: both take some seconds."""
+    is_joined = joins(config)
+    if is_joined or _is_begun(config, work) or config.actors is not None:
+        share = gpu_share(config, is_joined=is_joined)
+        return identify_tokenizer(config.tokenizer), share
     with ThreadPoolExecutor(1) as aside:
         identified = aside.submit(identify_tokenizer, config.tokenizer)
-        start_cluster(config, share)
-        return identified.result()
+        start_cluster(config)
+        return identified.result(), gpu_share(config, is_joined=False)
+
+
+def _is_begun(config: RunConfig, work: Work) -> bool:
+    """Whether an earlier run may have left something that this one goes on with."""
+    return not config.overwrite and (Folder(config.out) / work.name).exists(HIDDEN)
 
 
 def _say(counts: Sequence[tuple[bool, str]]) -> None:
