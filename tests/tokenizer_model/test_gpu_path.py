@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from pictures import bar, disc, drawn_image
 from PIL import Image
 
+from samtok_data import masks
 from samtok_data.masks import RLE
-from tokenizer_model import MaskTokenizer, Prepared, open_tokenizer
+from tokenizer_model import LOGIT_THRESHOLD, MaskTokenizer, Prepared, open_tokenizer
 from tokenizer_model.config import Precision
+from tokenizer_model.overlaps import intersections_over_unions
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
@@ -70,6 +72,20 @@ def test_measured_ious_are_close_to_those_of_fp32(fast: MaskTokenizer, images: l
         same = (codes_nL == others_nL).all(axis=1)
         assert same.mean() > 0.5
         np.testing.assert_allclose(ious_n[same], others_n[same], atol=0.02)
+
+
+def test_ious_are_those_of_the_full_masks(fast: MaskTokenizer, images: list[Prepared]) -> None:
+    width, height = 1500, 2250
+    noise_HW = np.random.default_rng(0).random((height, width)) < 0.4  # 800,000 runs
+    regions = [disc(width, height, 0.1 + 0.01 * one, 0.5, 300 + 5 * one) for one in range(60)]
+    regions += [masks.encode(noise_HW), bar(width, height, 0, 0, width, height), bar(width, height, 0, 9, 1, 10)]
+    images = [*images, fast.prepare(drawn_image(width, height, 0.6), regions)]
+    measured, logits = fast.measure_prepared(images)[1], fast.reconstruct_logits(images)[1]
+    for one, ious_n, logits_nPP in zip(images, measured, logits, strict=True):
+        on_gpu = torch.from_numpy(logits_nPP).to(fast.device)
+        wanted_n = intersections_over_unions(on_gpu, one, range(one.num_masks), LOGIT_THRESHOLD).cpu().numpy()
+        allowed_n = 1e-5 + 1 / one.pieces.areas  # of small masks a pixel on the very edge of the threshold
+        assert (np.abs(ious_n - wanted_n) <= allowed_n).all()
 
 
 @pytest.fixture

@@ -130,6 +130,7 @@ def _foreground(above, below, row, top, after, scale, height, threshold, SIDE: t
     place = tl.maximum(tl.minimum(near, after - 1.0), top.to(tl.float32)).to(tl.int32)
     share = _source(place, scale) - row
     logit = (1.0 - share) * above + share * below
+    # Where there is no row at all, none comes of it.
     split = tl.minimum(place + ((logit > threshold) == is_above).to(tl.int32), after)
     start = tl.where(is_above, top, tl.where(is_below, split, after))
     end = tl.where(is_above & ~is_below, split, after)
