@@ -131,11 +131,10 @@ class FastPath:
             features = self._features(room.pixels)
             self._encoder(features.tables, room.owners, room.prompts, room.boxes)
             self._pictures.compile_kernels(room.pixels[0])
-            no_pieces = torch.zeros(6, dtype=torch.int32, device=self.device)
-            image = StagedImage(
-                room.pixels[0], None, no_pieces, (1, 1, 1, 2, 1), np.zeros((1, 4), np.float32), (16, 16)
-            )
+            no_pieces, no_boxes = torch.zeros(7, dtype=torch.int32, device=self.device), np.zeros((1, 4), np.float32)
+            image = StagedImage(room.pixels[0], None, no_pieces, (1, 1, 1, 2, 1, 1), no_boxes, (16, 16))
             self.draw(image, slice(0, 1), room.prompts)
+            self.ious(Staged((image,), None), [(0, 0)], room.prompts, 0.0)
 
         with self._arithmetic():
             return None if self._encoder.fit(launch_all) else "this GPU's multiprocessors have too little memory"
