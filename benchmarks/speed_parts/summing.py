@@ -20,8 +20,9 @@ _SECONDS_AN_HOUR = 3600
 def projection(files: Sequence[Path]) -> list[dict[str, Any]]:
     """GPU-hours at 20 and at 100 masks an image, from runs of the part ``sa1b``.
 
-    A density that was measured is taken as it is, from the fastest run. Another is a straight line through the seconds
-    an image of two densities, where there are two.
+    A run's rate is that between its first and last finished unit, as it starts once, however many hours it takes. A
+    density that was measured is taken as it is, from the fastest run. Another is a straight line through the seconds an
+    image of two densities, where there are two.
 
     Args:
         files: that ``python -m benchmarks.speed sa1b`` wrote, of one kind of machine.
@@ -36,7 +37,8 @@ def projection(files: Sequence[Path]) -> list[dict[str, Any]]:
             raise ValueError(f"{file}: expected figures of the part sa1b, got {value['part']}")
         run = value["run"]
         gpus = max(len(value["machine"]["gpus"]), 1)
-        seconds, density = gpus / run["images_per_second"], round(run["masks_per_image"])
+        seconds = gpus / (run.get("span_images_per_second") or run["images_per_second"])
+        density = round(run["masks_per_image"])
         if density not in points or seconds < points[density][0]:
             points[density] = seconds, file.name
     rows = []

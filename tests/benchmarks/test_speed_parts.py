@@ -125,8 +125,14 @@ def test_masks_are_of_all_sizes_between_the_bounds() -> None:
     assert coco.area(runs(generator, 1e-9, 50, 60)) > 0
 
 
-def written(path: Path, part: str, images_per_second: float, masks_per_image: float) -> Path:
-    run = {"images_per_second": images_per_second, "masks_per_image": masks_per_image}
+def written(
+    path: Path, part: str, images_per_second: float, masks_per_image: float, between: float | None = None
+) -> Path:
+    run = {
+        "images_per_second": images_per_second,
+        "span_images_per_second": between,
+        "masks_per_image": masks_per_image,
+    }
     path.write_text(json.dumps({"part": part, "machine": {"gpus": ["one"]}, "run": run}))
     return path
 
@@ -140,6 +146,8 @@ def test_a_projection_takes_what_was_measured_and_else_draws_a_line(tmp_path: Pa
     assert (at_20["gpu_hours"], at_20["measured_in"]) == (round(TRAINING_MASKS / 20 / 200 / 3600, 2), "few.json")
     one = written(tmp_path / "one.json", "sa1b", 1000 / 6, 60)  # 6 ms at 60 masks and 10 at 100: 2 ms at 20
     assert projection([fast, one])[0]["masks_per_gpu_second"] == pytest.approx(10_000)
+    started = written(tmp_path / "started.json", "sa1b", 50, 100, between=120)
+    assert projection([few, started])[1]["masks_per_gpu_second"] == 12_000
     with pytest.raises(ValueError, match="20 masks an image: neither measured"):
         projection([fast])
     with pytest.raises(ValueError, match="expected figures of the part sa1b, got gres"):
