@@ -16,7 +16,7 @@ from triton.runtime import interpreter
 
 from samtok_data import masks
 from samtok_data.masks import RLE
-from tokenizer_model.fast import decoding
+from tokenizer_model.fast import functions
 from tokenizer_model.fast.decoding import upscale
 from tokenizer_model.fast.kernels import AxisTables, add_norm, draw_prompts, gelu_, shrink_prompts
 from tokenizer_model.fast.launches import launch
@@ -219,11 +219,11 @@ def attention_in_windows() -> dict[str, float]:
 @triton.jit
 def _gelu_at(x, out, SIZE: tl.constexpr):
     place = tl.arange(0, SIZE)
-    tl.store(out + place, decoding.gelu(tl.load(x + place)))
+    tl.store(out + place, functions.gelu(tl.load(x + place)))
 
 
 def decoders_gelu() -> dict[str, float]:
-    """``decoding.gelu`` in steps of the smallest and largest values, against float64."""
+    """``functions.gelu`` in steps of the smallest and largest values, against float64."""
     found = {}
     for largest_value in (1e-3, 1.0, 5.0, 7.0, 1e4):
         x = torch.linspace(-largest_value, largest_value, 4096)

@@ -23,6 +23,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from tokenizer_model.fast.functions import layer_norm
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:
@@ -71,14 +73,6 @@ def _shares(scores, BLOCK: tl.constexpr, T: tl.constexpr, H: tl.constexpr, TWICE
     parted = tl.reshape(scores, (BLOCK, T, H))
     raised = tl.exp(parted - tl.max(parted, axis=1)[:, None, :])
     return tl.reshape(raised / tl.sum(raised, axis=1)[:, None, :], (BLOCK, T * H))
-
-
-@triton.jit
-def _norm(value, scale, shift, eps, D: tl.constexpr):
-    channel = tl.arange(0, D)
-    centred = value - (tl.sum(value, axis=1) / D)[:, None]
-    spread = tl.rsqrt(tl.sum(centred * centred, axis=1) / D + eps)
-    return centred * spread[:, None] * tl.load(scale + channel)[None, :] + tl.load(shift + channel)[None, :]
 
 
 @triton.jit
@@ -157,7 +151,7 @@ def second_look(
             value += tl.dot(here, to_image, input_precision=PRECISION)
         shares = _shares(scores, BLOCK, T, H, TWICE)
         value += tl.dot(shares.to(kind), value1, input_precision=PRECISION)
-        normed = _norm(value, scale, shift, eps, D).to(kind)
+        normed = layer_norm(value, scale, shift, eps, D).to(kind)
         tl.store(out + (mask * POSITIONS + position)[:, None] * D + wide[None, :], normed)
         scores = tl.dot(normed, query2, input_precision=PRECISION)
         place = tl.load(position_keys + position[:, None] * HALF + channel[None, :])
@@ -201,7 +195,7 @@ def last_look(
         shares = _shares(scores, BLOCK, T, H, TWICE)
         value = before.to(tl.float32) + tl.load(out_bias + wide)[None, :]
         value += tl.dot(shares.to(kind), value2, input_precision=PRECISION)
-        normed = _norm(value, scale, shift, eps, D).to(kind)
+        normed = layer_norm(value, scale, shift, eps, D).to(kind)
         if KEEPS:
             tl.store(at, normed)
         place = tl.load(position_keys + position[:, None] * HALF + channel[None, :])

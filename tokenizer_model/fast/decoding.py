@@ -14,23 +14,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from tokenizer_model.fast.attention import _norm
-
-
-@triton.jit
-def gelu(value):
-    """GELU (the exact one), float32, to 3e-7 of 1 or of the value: x F(x) = max(x, 0) - |x| F(-|x|), F the normal
-    distribution, whose logarithm to the base 2 is a polynomial of |x| here, fitted so that the largest error of the
-    product is least. A third of the instructions of an error function, which is most of what a pass does."""
-    size = tl.abs(value)
-    inner = tl.minimum(size, 6.0)  # beyond, a billionth of the value is left
-    power = 3.30928544e-05 * inner - 0.00076922002
-    power = power * inner + 0.00808071748
-    power = power * inner - 0.0534121055
-    power = power * inner - 0.458770973
-    power = power * inner - 1.1512017
-    power = power * inner - 0.999993061
-    return tl.maximum(value, 0.0) - size * tl.exp2(power)
+from tokenizer_model.fast.functions import gelu, layer_norm
 
 
 @triton.jit
@@ -76,7 +60,7 @@ def upscale(
         here = tl.load(positions + (mask * POSITIONS + position)[:, None] * D + wide[None, :])
         value = tl.dot(here, corner_weight, input_precision=PRECISION)
         value += tl.load(middle + (of_corner + position)[:, None] * Q + channel[None, :]).to(tl.float32)
-        value = gelu(_norm(value, scale, shift, eps, Q)).to(kind)
+        value = gelu(layer_norm(value, scale, shift, eps, Q)).to(kind)
         value = tl.dot(value, pixel_weight, input_precision=PRECISION)
         value += tl.load(fine + (of_corner + position)[:, None] * FOUR + pixels[None, :]).to(tl.float32)
         logits = tl.sum(tl.reshape(gelu(value) * vector[None, :], (BLOCK, 4, D // 8)), axis=2)

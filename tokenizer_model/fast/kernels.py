@@ -13,11 +13,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from tokenizer_model.fast.functions import gelu, layer_norm
 from tokenizer_model.fast.launches import launch
 
 _ELEMENTS = 4096  # of a program's block
 _POSITIONS = 64
-_HALF_ROOT = tl.constexpr(0.7071067811865476)  # of 2, in GELU
 
 
 def add_norm(x_TC: Tensor, y_TC: Tensor | None, weight_C: Tensor, bias_C: Tensor, eps: float, out_TC: Tensor) -> None:
@@ -85,12 +85,7 @@ def gelu_(x: Tensor) -> Tensor:
 def _gelu(x, size, BLOCK: tl.constexpr):
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     value = tl.load(x + place, mask=place < size, other=0.0).to(tl.float32)
-    tl.store(x + place, _gelu_of(value).to(x.dtype.element_ty), mask=place < size)
-
-
-@triton.jit
-def _gelu_of(value):
-    return 0.5 * value * (1.0 + tl.erf(value * _HALF_ROOT))
+    tl.store(x + place, gelu(value).to(x.dtype.element_ty), mask=place < size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,18 +220,10 @@ def _shrink(
             column = x + corner % 2 * 2 + pixel % 2
             value = tl.load(base + column * SIDE + row, mask=is_there, other=0.0)
             hidden += value[:, None] * tl.load(weight1 + inner * 4 + pixel)[None, :]
-        hidden = _gelu_of(_normed(hidden, scale1, shift1, eps, INNER))
+        hidden = gelu(layer_norm(hidden, scale1, shift1, eps, INNER))
         for each in tl.static_range(INNER):
             chosen = tl.sum(tl.where(inner[None, :] == each, hidden, 0.0), axis=1)
             found += chosen[:, None] * tl.load(weight2 + (channel * INNER + each) * 4 + corner)[None, :]
-    found = _gelu_of(_normed(found, scale2, shift2, eps, CHANNELS))
+    found = gelu(layer_norm(found, scale2, shift2, eps, CHANNELS))
     place = (mask * POSITIONS + position)[:, None] * CHANNELS + channel[None, :]
     tl.store(out + place, found.to(out.dtype.element_ty), mask=is_there[:, None])
-
-
-@triton.jit
-def _normed(value, scale, shift, eps, CHANNELS: tl.constexpr):
-    channel = tl.arange(0, CHANNELS)
-    centred = value - (tl.sum(value, axis=1) / CHANNELS)[:, None]
-    spread = tl.rsqrt(tl.sum(centred * centred, axis=1) / CHANNELS + eps)
-    return centred * spread[:, None] * tl.load(scale + channel)[None, :] + tl.load(shift + channel)[None, :]
