@@ -26,6 +26,7 @@ from tokenizer_model.checkpoints import (
 )
 from tokenizer_model.config import Precision
 from tokenizer_model.identity import TokenizerIdentity, untrained_warning
+from tokenizer_model.passes import TOO_LITTLE_MEMORY
 from tokenizer_model.tokenizer import FAST_IMAGE_BATCH, FAST_MASK_BATCH, IMAGE_BATCH, MASK_BATCH, MaskTokenizer
 
 PUBLISHED = "samtok-256x2"
@@ -68,8 +69,8 @@ def open_tokenizer(
         mask_batch: most masks of one pass of encoder or decoder; None: 32, and 256 in 16 bits.
 
     Raises:
-        SetupError: as ``identify_tokenizer``; weights that do not fit; a device that is not there; bf16 elsewhere
-            than on a GPU.
+        SetupError: as ``identify_tokenizer``; a device that is not there, or whose memory is too small; 16 bits
+            elsewhere than on a GPU.
         ValueError: a batch size below 1 or an unknown precision.
     """
     place = _device(device)
@@ -82,8 +83,11 @@ def open_tokenizer(
         precision=precision,
     )
     model.load_state_dict(dict(checkpoint.state), strict=False)
-    model.eval().requires_grad_(False).to(place)
-    model.use_fast_path()
+    try:
+        model.eval().requires_grad_(False).to(place)
+        model.use_fast_path()
+    except torch.OutOfMemoryError as error:
+        raise SetupError(TOO_LITTLE_MEMORY) from error
     return model
 
 

@@ -22,6 +22,11 @@ from tokenizer_model.paths import NetworkPath, Pair, PassSizes, spans
 
 logger = logging.getLogger(__name__)
 
+TOO_LITTLE_MEMORY = (
+    "The GPU's memory does not hold one image with one mask: other programs may fill it; else take a smaller tokenizer "
+    "or a GPU with more memory"
+)
+
 Item = TypeVar("Item")
 _Which = Literal["images", "masks"]
 
@@ -160,10 +165,7 @@ def _halve(sizes: PassSizes, which: _Which) -> None:
         which = "masks" if which == "images" else "images"
     size = getattr(sizes, which)
     if size == 1:
-        raise SetupError(
-            "The GPU's memory does not hold one image with one mask: other programs may fill it; "
-            "else take a smaller tokenizer or a GPU with more memory"
-        )
+        raise SetupError(TOO_LITTLE_MEMORY)
     setattr(sizes, which, size // 2)
     torch.cuda.empty_cache()
     logger.warning(

@@ -487,6 +487,16 @@ def test_a_device_that_is_not_there_is_refused(settings: dict[str, Any], message
         open_tokenizer("small", **settings)
 
 
+@pytest.mark.parametrize("step", ["to", "use_fast_path"])
+def test_a_device_with_too_little_memory_is_refused(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    def fails(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(MaskTokenizer, step, fails)
+    with pytest.raises(SetupError, match="The GPU's memory does not hold one image with one mask"):
+        open_tokenizer("small")
+
+
 def test_importing_loads_neither_torchvision_nor_ray_nor_the_packages_above() -> None:
     code = (
         "import sys, tokenizer_model; loaded = {name.split('.')[0] for name in sys.modules}; "
