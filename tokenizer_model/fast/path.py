@@ -27,15 +27,15 @@ from tokenizer_model.fast.kernels import AxisTables, draw_prompts
 from tokenizer_model.fast.mask_decoder import FastMaskDecoder, Levels
 from tokenizer_model.fast.mask_encoder import FastMaskEncoder
 from tokenizer_model.fast.overlaps import count_overlaps
-from tokenizer_model.fast.pictures import BicubicTables, normalised_rows, resize
+from tokenizer_model.fast.pictures import normalised_rows
 from tokenizer_model.fast.replays import Replays
+from tokenizer_model.fast.resizer import Resizer
 from tokenizer_model.fast.trunk import FastTrunk, Tokens
 from tokenizer_model.fast.two_way import ImageTables
 from tokenizer_model.inputs import Prepared
 from tokenizer_model.network import ImageFeatures, StillSam2
 from tokenizer_model.paths import Pair, PassSizes, spans
 from tokenizer_model.prompts import Axis
-from tokenizer_model.resizing import BicubicAxis
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +114,7 @@ class FastPath:
         self._copying = torch.cuda.Stream(self.device) if self._is_cuda else None
         # Some MB each for 2,250 pixels; images of one source are of few sizes.
         self._prompt_axis = functools.lru_cache(maxsize=64)(self._make_prompt_axis)
-        self._pictures = _Pictures(network.image_size, self.device)
+        self._resizer = Resizer(network.image_size, self.device)
 
     @torch.inference_mode()
     def compile_kernels(self) -> str | None:
@@ -130,7 +130,7 @@ class FastPath:
         def launch_all() -> None:
             features = self._features(room.pixels)
             self._encoder(features.tables, room.owners, room.prompts, room.boxes)
-            self._pictures.compile_kernels(room.pixels[0])
+            self._resizer.compile_kernels(room.pixels[0])
             no_pieces, no_boxes = torch.zeros(7, dtype=torch.int32, device=self.device), np.zeros((1, 4), np.float32)
             image = StagedImage(room.pixels[0], None, no_pieces, (1, 1, 1, 2, 1, 1), no_boxes, (16, 16))
             self.draw(image, slice(0, 1), room.prompts)
@@ -160,7 +160,7 @@ class FastPath:
                     if sent is not None:
                         sent.record_stream(torch.cuda.current_stream())
         for place, image in enumerate(staged.images):
-            self._pictures.place(image.pixels, image.resized, self._room.pixels[place])
+            self._resizer.place(image.pixels, image.resized, self._room.pixels[place])
         self._room.are_levels_current = False
         with self._arithmetic():
             return self._replays("features", lambda: self._features(self._room.pixels))
@@ -265,7 +265,7 @@ class FastPath:
         pieces = image.pieces
         parts = (pieces.tops, pieces.afters, pieces.column_starts, pieces.mask_starts, pieces.lefts, pieces.areas)
         lengths = tuple(len(part) for part in parts)
-        pixels, resized = self._pictures.wanted(image)
+        pixels, resized = self._resizer.wanted(image)
         return StagedImage(
             self._sent(pixels),
             None if resized is None else self._sent(resized),
@@ -297,63 +297,6 @@ class FastPath:
     def _arithmetic() -> AbstractContextManager[None]:
         cudnn = torch.backends.cudnn
         return cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False)
-
-
-class _Pictures:
-    """Resizes pictures as the installed Pillow does it, to the bit: of each size, one picture is held against it.
-
-    Args:
-        side: S.
-        device: that resizes.
-    """
-
-    def __init__(self, side: int, device: torch.device) -> None:
-        self._side, self._device = side, device
-        self._axis = functools.lru_cache(maxsize=256)(self._make_axis)
-        # Of each (H, W) whether rows come first; None: neither way is Pillow's, which has to do it.
-        self._rows_first: dict[tuple[int, int], bool | None] = {}
-
-    def wanted(self, image: Prepared) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
-        """What is to be sent: pixels, and where nothing is known of their size what Pillow makes of them."""
-        if self._rows_first.get(image.size, False) is None:
-            return image.square, None
-        is_known = image.size in self._rows_first or image.pixels.shape[0] == image.pixels.shape[1] == self._side
-        return image.pixels, None if is_known else image.square
-
-    def place(self, pixels_HW3: Tensor, resized_SS3: Tensor | None, out_SS3: Tensor) -> None:
-        """Resizes a picture, or copies it where it has been resized."""
-        if pixels_HW3.shape == out_SS3.shape:
-            out_SS3.copy_(pixels_HW3)
-            return
-        if resized_SS3 is not None:
-            self._learn(pixels_HW3, resized_SS3, out_SS3)
-            out_SS3.copy_(resized_SS3)
-        else:
-            order = self._rows_first[pixels_HW3.shape[0], pixels_HW3.shape[1]]
-            self._resize(pixels_HW3, out_SS3, is_rows_first=bool(order))
-
-    def compile_kernels(self, out_SS3: Tensor) -> None:
-        """For widths that are a multiple of 16, and others; inside ``only_compiling``."""
-        for width in (16, 17):
-            pixels_HW3 = torch.empty(16, width, 3, dtype=torch.uint8, device=self._device)
-            for order in (False, True):
-                self._resize(pixels_HW3, out_SS3, is_rows_first=order)
-
-    def _learn(self, pixels_HW3: Tensor, resized_SS3: Tensor, out_SS3: Tensor) -> None:
-        found = []
-        for order in (False, True):
-            self._resize(pixels_HW3, out_SS3, is_rows_first=order)
-            found += [order] if torch.equal(out_SS3, resized_SS3) else []
-        if len(found) < 2:  # a plain picture tells nothing
-            self._rows_first[pixels_HW3.shape[0], pixels_HW3.shape[1]] = found[0] if found else None
-
-    def _resize(self, pixels_HW3: Tensor, out_SS3: Tensor, *, is_rows_first: bool) -> None:
-        rows, columns = (self._axis(length) for length in pixels_HW3.shape[:2])
-        resize(pixels_HW3, rows, columns, out_SS3, is_rows_first=is_rows_first)
-
-    def _make_axis(self, length: int) -> BicubicTables:
-        axis = BicubicAxis.of(length, self._side)
-        return BicubicTables(*(torch.from_numpy(one).to(self._device) for one in (axis.firsts_S, axis.weights_SK)))
 
 
 class _Room:
