@@ -22,7 +22,8 @@ from pipelines.work import Job, SplitRun, Work, software
 from samtok_data.errors import SetupError
 from samtok_data.outputs import HIDDEN, Totals, UnitEntry
 from samtok_data.storage import TEMPORARY, Folder
-from tokenizer_model import TokenizerIdentity, identify_tokenizer
+from tokenizer_model import TokenizerIdentity
+from tokenizer_model.addresses import located
 
 logger = logging.getLogger(__name__)
 
@@ -86,11 +87,18 @@ def _opened(config: RunConfig, work: Work) -> tuple[TokenizerIdentity, float]:
     is_joined = joins(config)
     if is_joined or _is_begun(config, work) or config.actors is not None:
         share = gpu_share(config, is_joined=is_joined)
-        return identify_tokenizer(config.tokenizer), share
+        return _identified(config.tokenizer), share
+    located(config.tokenizer)  # what is not there is said at once
     with ThreadPoolExecutor(1) as aside:
-        identified = aside.submit(identify_tokenizer, config.tokenizer)
+        identified = aside.submit(_identified, config.tokenizer)
         start_cluster(config)
         return identified.result(), gpu_share(config, is_joined=False)
+
+
+def _identified(spec: str) -> TokenizerIdentity:
+    from tokenizer_model import identify_tokenizer  # imports torch, which takes seconds
+
+    return identify_tokenizer(spec)
 
 
 def _is_begun(config: RunConfig, work: Work) -> bool:

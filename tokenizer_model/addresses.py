@@ -15,8 +15,12 @@ from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntr
 from samtok_data.errors import SetupError
 from samtok_data.storage import raising_os_errors
 
+PUBLISHED = "samtok-256x2"
+EMBEDDED = "small"
+
 PUBLISHED_REPOSITORY = "zhouyik/Qwen3-VL-8B-SAMTok"
 PUBLISHED_FILE = "mask_tokenizer_256x2.pth"
+_EMBEDDED_FILE = "small.safetensors"  # beside this module; recipes/small/README.md is its card
 
 _HUB = "hf://"
 _HUB_TIMEOUT = 10.0  # seconds until the hub counts as out of reach
@@ -24,6 +28,28 @@ _HUB_TIMEOUT = 10.0  # seconds until the hub counts as out of reach
 # Without a network the hub's client lets its HTTP library's error through, and which library that is has
 # changed; HfHubHTTPError derives from that library's base class in each of them.
 _HUB_ERRORS: tuple[type[Exception], ...] = (*HfHubHTTPError.__bases__, OSError, EntryNotFoundError, ValueError)
+
+
+def located(spec: str) -> tuple[Path, str]:
+    """A tokenizer's file on this machine, fetched if need be, and its address. Nothing of it is read, torch not needed.
+
+    Args:
+        spec: ``samtok-256x2``, ``small``, or an address as of ``local_file``.
+
+    Returns:
+        The file, and the address that its identity names: empty for the embedded one.
+
+    Raises:
+        SetupError: there is no such file, or it cannot be fetched.
+    """
+    if spec == PUBLISHED:
+        return published_file(), f"{_HUB}{PUBLISHED_REPOSITORY}/{PUBLISHED_FILE}"
+    if spec != EMBEDDED:
+        return local_file(spec), spec
+    file = Path(__file__).with_name(_EMBEDDED_FILE)
+    if not file.exists():
+        raise SetupError(f"--tokenizer {EMBEDDED}: {file} is missing; install samtok-data again")
+    return file, ""
 
 
 def published_file() -> Path:

@@ -13,7 +13,7 @@ import torch
 
 from samtok_data.errors import SetupError
 from samtok_data.storage import TEMPORARY, Folder
-from tokenizer_model.addresses import PUBLISHED_FILE, PUBLISHED_REPOSITORY, local_file, published_file, sha256
+from tokenizer_model.addresses import EMBEDDED, PUBLISHED, local_file, located, sha256
 from tokenizer_model.checkpoints import (
     NETWORK_PREFIX,
     Checkpoint,
@@ -29,9 +29,6 @@ from tokenizer_model.identity import TokenizerIdentity, untrained_warning
 from tokenizer_model.passes import TOO_LITTLE_MEMORY
 from tokenizer_model.tokenizer import FAST_IMAGE_BATCH, FAST_MASK_BATCH, IMAGE_BATCH, MASK_BATCH, MaskTokenizer
 
-PUBLISHED = "samtok-256x2"
-EMBEDDED = "small"
-_EMBEDDED_FILE = "small.safetensors"  # beside this module; recipes/small/README.md is its card
 NAMES = (PUBLISHED, EMBEDDED)
 
 # What SAM 2.1's own checkpoint fills.
@@ -170,7 +167,7 @@ def _unfilled(spec: str, **settings: Any) -> tuple[MaskTokenizer, Checkpoint]:
         spec: as ``identify_tokenizer``.
         settings: of the tokenizer.
     """
-    file, address = _located(spec)
+    file, address = located(spec)
     with ThreadPoolExecutor(1) as aside:  # hashing a large file takes as long as all the rest
         digest = aside.submit(sha256, file)
         checkpoint = read_checkpoint(file, spec)
@@ -187,18 +184,6 @@ def _unfilled(spec: str, **settings: Any) -> tuple[MaskTokenizer, Checkpoint]:
             warning=None if checkpoint.trained else untrained_warning(name),
         )
     return model, checkpoint
-
-
-def _located(spec: str) -> tuple[Path, str]:
-    """A tokenizer's file on this machine, and the address that its identity names."""
-    if spec == PUBLISHED:
-        return published_file(), f"hf://{PUBLISHED_REPOSITORY}/{PUBLISHED_FILE}"
-    if spec != EMBEDDED:
-        return local_file(spec), spec
-    file = Path(__file__).with_name(_EMBEDDED_FILE)
-    if not file.exists():
-        raise SetupError(f"--tokenizer {EMBEDDED}: {file} is missing; install samtok-data again")
-    return file, ""
 
 
 def _device(device: str | torch.device) -> torch.device:

@@ -215,5 +215,5 @@ def run_here(monkeypatch: pytest.MonkeyPatch) -> Here:
     monkeypatch.setattr(run, "start_cluster", lambda *_: None)
     monkeypatch.setattr(run, "plan_crews", lambda *_: None)
     monkeypatch.setattr(run, "Crews", made.crews)
-    monkeypatch.setattr(run, "identify_tokenizer", _identify)  # the weights are checked once, not in every run
+    monkeypatch.setattr(run, "_identified", _identify)  # the weights are checked once, not in every run
     return made

@@ -89,7 +89,7 @@ def test_the_embedded_tokenizer_is_small(small: MaskTokenizer) -> None:
 
 
 def test_an_installation_without_the_embedded_file_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tokenizer_model.loading._EMBEDDED_FILE", "gone.safetensors")
+    monkeypatch.setattr("tokenizer_model.addresses._EMBEDDED_FILE", "gone.safetensors")
     with pytest.raises(SetupError, match=r"--tokenizer small: .*gone.safetensors is missing; install samtok-data"):
         open_tokenizer("small")
 
