@@ -39,7 +39,7 @@ class Summary:
         splits: totals of each split.
         counts: sentences by the dataset's tables against the files, in words.
         new_units: units that this run made; the others were there.
-        seconds: of this run's tokenising.
+        seconds: of this run's tokenising: from the start of its actors, when Ray itself is up, to the last file.
         images_per_second: of this run.
         masks_per_second: of this run.
         encoders: of a run on GPUs, what each encoder did: calls, images, masks, and the seconds in which it computed
@@ -83,12 +83,16 @@ def tokenize(config: RunConfig) -> Summary:
 
 def _opened(config: RunConfig, work: Work) -> tuple[TokenizerIdentity, float]:
     """The tokenizer, and GPUs of each actor. Where an output is new, and so will need them, Ray's processes start
-    meanwhile: both take some seconds."""
+    meanwhile: both take some seconds. Not with ``--actors``: without a GPU they say how many CPUs Ray is to count, and
+    whether there is one only torch tells."""
     is_joined = joins(config)
     if is_joined or _is_begun(config, work) or config.actors is not None:
         share = gpu_share(config, is_joined=is_joined)
         return _identified(config.tokenizer), share
-    located(config.tokenizer)  # what is not there is said at once
+    # What can be refused at once is.
+    if config.num_gpus_per_actor is not None:
+        gpu_share(config, is_joined=False)
+    located(config.tokenizer)
     with ThreadPoolExecutor(1) as aside:
         identified = aside.submit(_identified, config.tokenizer)
         start_cluster(config)
@@ -139,12 +143,12 @@ class _Run:
         done = 0 if self.config.overwrite else self._resume(budget)
         missing = [(split, unit) for split in self.splits for unit in split.units if not self._has(split, unit)]
         planned = {(unit.split, unit.index): unit.records for _, unit in missing}
-        progress = Progress(len(missing), sum(planned.values()), done=done)
         if not missing:
             budget.close()  # an earlier run may have ended here
-            return progress
+            return Progress(0, 0, done=done)
         start_cluster(self.config, self.share)
         layout = plan_crews(self.config, self.share, len(missing))
+        progress = Progress(len(missing), sum(planned.values()), done=done)
         for split in self.splits:
             split.output.begin(split.fingerprint, overwrite=self.config.overwrite)
             self.work.begin(split)

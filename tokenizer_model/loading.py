@@ -61,7 +61,7 @@ def open_tokenizer(
     Args:
         spec: as ``identify_tokenizer``.
         device: where it runs.
-        precision: ``fp32``, or ``bf16`` on a GPU.
+        precision: ``fp32``; ``fp16`` or ``bf16`` on a GPU.
         image_batch: most images of one backbone pass; None: 4, and 8 in 16 bits.
         mask_batch: most masks of one pass of encoder or decoder; None: 32, and 256 in 16 bits.
 
@@ -168,7 +168,8 @@ def _unfilled(spec: str, **settings: Any) -> tuple[MaskTokenizer, Checkpoint]:
         settings: of the tokenizer.
     """
     file, address = located(spec)
-    with ThreadPoolExecutor(1) as aside:  # hashing a large file takes as long as all the rest
+    # Hashing a large file takes as long as all the rest. An error waits for it, too.
+    with ThreadPoolExecutor(1) as aside:
         digest = aside.submit(sha256, file)
         checkpoint = read_checkpoint(file, spec)
         with torch.random.fork_rng(devices=[]):  # torch draws initial weights; the caller's generator stays as it was

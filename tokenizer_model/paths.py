@@ -52,7 +52,7 @@ class NetworkPath(Protocol):
     """One way of computing the network. ``stage`` may be called in any thread, the rest in one at a time."""
 
     def stage(self, images: Sequence[Prepared]) -> Any:
-        """What ``features`` and ``embeddings`` read of the images of one backbone pass. Needs no GPU time."""
+        """What ``features``, ``embeddings`` and ``ious`` read of the images of a backbone pass. Needs no GPU time."""
         ...
 
     def features(self, staged: Any) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, get_args
 
 import numpy as np
@@ -373,7 +374,9 @@ class MaskTokenizer(nn.Module):
         path, sizes = self.path, self.sizes
         if in_fp32:
             path, sizes = PlainPath(self.network, "fp32"), PassSizes(IMAGE_BATCH, MASK_BATCH)
-        return [by_image(array, counts) for array in run_passes(path, sizes, prepared, counts, step)]
+        # Triton launches on the thread's own GPU.
+        with torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext():
+            return [by_image(array, counts) for array in run_passes(path, sizes, prepared, counts, step)]
 
     def _codes(self, z_ND: Tensor) -> Tensor:
         codes_NL = self.quantizer.encode(z_ND)

@@ -52,20 +52,6 @@ def test_help_answers_without_torch_and_ray() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_a_missing_tokenizer_is_named_before_torch_is_loaded_and_ray_started(tmp_path: Path) -> None:
-    small_folder(tmp_path / "in")
-    script = (
-        "import sys\nfrom click.testing import CliRunner\nfrom pipelines.cli import main\n"
-        "options = ['--dataset', 'gres', '--root', 'in', '--out', 'out', '--tokenizer', 'nowhere.pth']\n"
-        "result = CliRunner().invoke(main, ['tokenize', *options])\n"
-        "import ray\n"
-        "print(result.exit_code, 'torch' in sys.modules, ray.is_initialized(), result.stderr)"
-    )
-    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("1 False False ")
-    assert "nowhere.pth: no such file" in done.stdout
-
-
 OPTIONS = """
     --actors --address --config --crowd --dataset --dry-run --help --images --images-root --json --limit
     --max-reject-rate --measure-iou --num-gpus-per-actor --out --overwrite --partition --precision --resume --root

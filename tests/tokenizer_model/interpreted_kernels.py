@@ -222,7 +222,7 @@ def _gelu_at(x, out, SIZE: tl.constexpr):
     tl.store(out + place, functions.gelu(tl.load(x + place)))
 
 
-def decoders_gelu() -> dict[str, float]:
+def shared_gelu() -> dict[str, float]:
     """``functions.gelu`` in steps of the smallest and largest values, against float64."""
     found = {}
     for largest_value in (1e-3, 1.0, 5.0, 7.0, 1e4):
@@ -293,6 +293,6 @@ KERNELS = {
     "count_overlaps": counted_overlaps,
     "resize": resized_pictures,
     "window_attention": attention_in_windows,
-    "decoder's gelu": decoders_gelu,
+    "gelu": shared_gelu,
     "upscale": upscaled_positions,
 }

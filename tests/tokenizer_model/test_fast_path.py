@@ -122,7 +122,7 @@ def test_it_says_which_architectures_it_does_not_support(
         ("count_overlaps", 0.0),
         ("resize", 0.0),
         ("window_attention", 2e-6),
-        ("decoder's gelu", 4e-7),
+        ("gelu", 4e-7),
         ("upscale", 2e-6),
     ],
 )

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 pytest.importorskip("triton", reason="triton is not installed")
 
+from triton.compiler import compiler
+from triton.runtime.errors import OutOfResources
+
 from tokenizer_model.fast.launches import launch, only_compiling
+
+
+class Compiled:
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
+
+    def __getitem__(self, _grid: tuple[int, ...]) -> None:
+        self.kernel.asked.append(("made ready",))
 
 
 class Kernel:
@@ -18,14 +30,9 @@ class Kernel:
     def __getitem__(self, grid: tuple[int, ...]) -> Any:
         return lambda *arguments, **options: self.asked.append(("launched", grid, arguments, options))
 
-    def warmup(self, *arguments: Any, grid: tuple[int, ...], **options: Any) -> Kernel:
+    def warmup(self, *arguments: Any, grid: tuple[int, ...], **options: Any) -> Compiled:
         self.asked.append(("compiled", grid, arguments, options))
-        return self
-
-    @property
-    def run(self) -> str:
-        self.asked.append(("made ready",))
-        return "launcher"
+        return Compiled(self)
 
 
 def test_a_kernel_is_only_compiled_inside_the_block_and_launched_outside() -> None:
@@ -48,8 +55,8 @@ class Promise:
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
 
-    def result(self) -> Kernel:
-        return self.kernel
+    def result(self) -> Compiled:
+        return Compiled(self.kernel)
 
 
 def test_what_triton_promises_is_made_ready_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,3 +83,18 @@ def test_without_a_mode_of_its_own_triton_compiles_one_after_the_other(monkeypat
     with only_compiling():
         launch(kernel, (1,))
     assert [what for what, *_ in kernel.asked] == ["compiled", "made ready"]
+
+
+def test_a_kernel_that_does_not_fit_is_refused_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With Triton's own class, which remembers that it was asked."""
+    gpu = SimpleNamespace(get_current_device=lambda: 0, launcher_cls=lambda *_: None)
+    monkeypatch.setattr(compiler, "driver", SimpleNamespace(active=gpu))
+    monkeypatch.setattr(compiler, "max_shared_mem", lambda _device: 100_000)
+    compiled: Any = object.__new__(compiler.CompiledKernel)
+    compiled.module, compiled._run, compiled.src = None, None, None
+    compiled.metadata = SimpleNamespace(shared=230_000)
+    kernel = Kernel()
+    monkeypatch.setattr(kernel, "warmup", lambda *_, **__: compiled)
+    for _ in range(2):
+        with pytest.raises(OutOfResources, match="shared memory"), only_compiling():
+            launch(kernel, (1,))

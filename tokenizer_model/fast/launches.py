@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from typing import Any
 
+import torch
 import triton
 
 _MOST_THREADS = 16
@@ -46,16 +47,22 @@ def only_compiling() -> Iterator[None]:
     mode = getattr(triton, "AsyncCompileMode", None)
     threads = min(_MOST_THREADS, len(os.sched_getaffinity(0)))
     try:
-        with ThreadPoolExecutor(threads, thread_name_prefix="compile") as pool:
+        with ThreadPoolExecutor(threads, "compile", *_on_this_gpu()) as pool:
             with contextlib.nullcontext() if mode is None else mode(pool):
                 yield
-            # Asking for it builds a kernel's launcher, and brings it to the GPU.
             list(pool.map(_made_ready, {id(kernel): kernel for kernel in kernels}.values()))
     finally:
         _compiled.reset(token)
 
 
+def _on_this_gpu() -> tuple[Any, ...]:
+    """What a thread calls first, and with what: each has a current GPU of its own."""
+    return (torch.cuda.set_device, (torch.cuda.current_device(),)) if torch.cuda.is_available() else ()
+
+
 def _made_ready(kernel: Any) -> None:
     """What ``warmup`` gave, or where Triton compiles aside what it promised."""
     compiled = kernel.result() if hasattr(kernel, "result") else kernel
-    compiled.run  # noqa: B018 a property: it builds the launcher
+    # Builds the launcher and brings the kernel to the GPU, unless it is there. ``run`` would complain of too little
+    # memory only the first time that it is asked for.
+    compiled[(1, 1, 1)]

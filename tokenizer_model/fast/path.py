@@ -118,7 +118,7 @@ class FastPath:
 
     @torch.inference_mode()
     def compile_kernels(self) -> str | None:
-        """Compiles what passes launch but for decoding, all at the same time; the first passes would do it one by one.
+        """Compiles what passes launch but the decoder's, all at the same time; the first passes would do it one by one.
 
         Returns:
             Why this GPU cannot run it; None: it can.
@@ -136,7 +136,7 @@ class FastPath:
             self.draw(image, slice(0, 1), room.prompts)
             self.ious(Staged((image,), None), [(0, 0)], room.prompts, 0.0)
 
-        with self._arithmetic():
+        with torch.cuda.device(self.device), self._arithmetic():
             return None if self._encoder.fit(launch_all) else "this GPU's multiprocessors have too little memory"
 
     def stage(self, images: Sequence[Prepared]) -> Staged:
