@@ -18,7 +18,7 @@ from samtok_data import masks
 from samtok_data.masks import RLE
 from tokenizer_model.fast import functions
 from tokenizer_model.fast.decoding import upscale
-from tokenizer_model.fast.kernels import AxisTables, add_norm, draw_prompts, gelu_, shrink_prompts
+from tokenizer_model.fast.kernels import AxisTables, DevicePieces, add_norm, draw_prompts, gelu_, shrink_prompts
 from tokenizer_model.fast.launches import launch
 from tokenizer_model.fast.overlaps import count_overlaps
 from tokenizer_model.fast.pictures import BicubicTables, normalised_rows, resize
@@ -127,7 +127,7 @@ def drawn_prompts() -> dict[str, float]:
         for first, after in [(0, len(pieces)), (3, 4)]:
             out = torch.full((after - first, side, side), float("nan"))
             draw_prompts(
-                tops, afters, columns, starts[first : after + 1], lefts[first:after], suffix,
+                DevicePieces(tops, afters, columns, starts[first : after + 1], lefts[first:after]), suffix,
                 AxisTables(suffix, weights, across.reach), out,
             )  # fmt: skip
             wanted = np.stack([draw_prompt(pieces, mask, (height, width), side) for mask in range(first, after)])
@@ -158,7 +158,7 @@ def counted_overlaps() -> dict[str, float]:
         inside = torch.stack([of_pixels(region) for region in regions])[first:after]
         counts = torch.zeros(after - first, 2, dtype=torch.int64)
         count_overlaps(
-            tops, afters, columns, starts[first : after + 1], lefts[first:after],
+            DevicePieces(tops, afters, columns, starts[first : after + 1], lefts[first:after]),
             logits[first:after].transpose(1, 2).contiguous(), size, threshold, counts,
         )  # fmt: skip
         full = F.interpolate(logits[None, first:after], size, mode="bilinear", align_corners=False)[0] > threshold

@@ -8,6 +8,7 @@ Letters: T rows, C channels of a row; n masks of an image; P side of a prompt, E
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import triton
 import triton.language as tl
@@ -103,12 +104,26 @@ class AxisTables:
     reach: float
 
 
+class DevicePieces(NamedTuple):
+    """``MaskPieces`` on the GPU, int32; of them some masks that follow each other are wanted.
+
+    Attributes:
+        tops_r: as there.
+        afters_r: as there.
+        column_starts: as there.
+        mask_starts: as there, of the masks that are wanted, with the end of the last.
+        lefts_n: as there, of the masks that are wanted.
+    """
+
+    tops_r: Tensor
+    afters_r: Tensor
+    column_starts: Tensor
+    mask_starts: Tensor
+    lefts_n: Tensor
+
+
 def draw_prompts(
-    tops_r: Tensor,
-    afters_r: Tensor,
-    column_starts: Tensor,
-    mask_starts: Tensor,
-    lefts_n: Tensor,
+    pieces: DevicePieces,
     suffix_LP: Tensor,
     columns: AxisTables,
     out_nPP: Tensor,
@@ -116,11 +131,7 @@ def draw_prompts(
     """The prompts of some masks of an image, as ``prompts.draw_prompt`` gives them, but transposed.
 
     Args:
-        tops_r: as ``MaskPieces`` has it, on the GPU; the following likewise.
-        afters_r: see there.
-        column_starts: see there.
-        mask_starts: see there; of the masks that are wanted, with the end of the last.
-        lefts_n: see there; of the masks that are wanted.
+        pieces: of the masks.
         suffix_LP: ``Axis.suffix_LP`` of the image's height.
         columns: of its width.
         out_nPP: float32, (n, P, P): of each mask column by column.
@@ -129,16 +140,16 @@ def draw_prompts(
     width = columns.weights_PL.shape[1]
     launch(
         _draw, (masks, side),
-        tops_r, afters_r, column_starts, mask_starts, lefts_n, suffix_LP, columns.weights_PL, out_nPP,
+        *pieces, suffix_LP, columns.weights_PL, out_nPP,
         width, width / side, columns.reach, side, num_warps=2,
     )  # fmt: skip
 
 
 # Pieces begin anywhere in what was sent; one kernel shall do for all.
-_ANYWHERE = ["tops", "afters", "column_starts", "mask_starts", "lefts"]
+ANYWHERE = ["tops", "afters", "column_starts", "mask_starts", "lefts"]
 
 
-@triton.jit(do_not_specialize=["width"], do_not_specialize_on_alignment=_ANYWHERE)
+@triton.jit(do_not_specialize=["width"], do_not_specialize_on_alignment=ANYWHERE)
 def _draw(
     tops, afters, column_starts, mask_starts, lefts, suffix, weights, out,
     width, scale, reach, SIDE: tl.constexpr,

@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from tokenizer_model.fast.kernels import ANYWHERE, DevicePieces
 from tokenizer_model.fast.launches import launch
 
 _PIECES = 4  # fetched at once: a column of most masks has fewer, one of noise has hundreds
@@ -22,11 +23,7 @@ _WARPS = 4
 
 
 def count_overlaps(
-    tops_r: Tensor,
-    afters_r: Tensor,
-    column_starts: Tensor,
-    mask_starts: Tensor,
-    lefts_n: Tensor,
+    pieces: DevicePieces,
     columns_nPP: Tensor,
     size: tuple[int, int],
     threshold: float,
@@ -35,11 +32,7 @@ def count_overlaps(
     """Counts pixels of decoded masks, as ``F.interpolate`` (bilinear, corners not aligned) and a cut would give them.
 
     Args:
-        tops_r: as ``MaskPieces`` has it, on the GPU; the following likewise.
-        afters_r: see there.
-        column_starts: see there.
-        mask_starts: see there; of the masks that are wanted, with the end of the last.
-        lefts_n: see there; of the masks that are wanted.
+        pieces: of the masks.
         columns_nPP: float32, the logits transposed: column by column. P is a power of two.
         size: (H, W).
         threshold: a pixel is foreground where its logit is above this.
@@ -48,16 +41,12 @@ def count_overlaps(
     (masks, side), (height, width) = columns_nPP.shape[:2], size
     launch(
         _count, (side, masks),
-        tops_r, afters_r, column_starts, mask_starts, lefts_n, columns_nPP, counts_n2,
+        *pieces, columns_nPP, counts_n2,
         height, width, side / height, side / width, threshold, side, _PIECES, num_warps=_WARPS,
     )  # fmt: skip
 
 
-# Pieces begin anywhere in what was sent, and images are of any size; one kernel shall do for all.
-_ANYWHERE = ["tops", "afters", "column_starts", "mask_starts", "lefts"]
-
-
-@triton.jit(do_not_specialize=["height", "width"], do_not_specialize_on_alignment=_ANYWHERE)
+@triton.jit(do_not_specialize=["height", "width"], do_not_specialize_on_alignment=ANYWHERE)
 def _count(
     tops, afters, column_starts, mask_starts, lefts, logits, counts,
     height, width, row_scale, column_scale, threshold, SIDE: tl.constexpr, PIECES: tl.constexpr,

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from tokenizer_model.config import PATCH_STRIDE
 from tokenizer_model.fast import trunk
-from tokenizer_model.fast.kernels import AxisTables, draw_prompts
+from tokenizer_model.fast.kernels import AxisTables, DevicePieces, draw_prompts
 from tokenizer_model.fast.mask_decoder import FastMaskDecoder, Levels
 from tokenizer_model.fast.mask_encoder import FastMaskEncoder
 from tokenizer_model.fast.overlaps import count_overlaps
@@ -62,6 +62,12 @@ class StagedImage:
     lengths: tuple[int, ...]
     boxes: NDArray[np.float32]
     size: tuple[int, int]
+
+    def of(self, wanted: slice) -> tuple[DevicePieces, Tensor]:
+        """The pieces of some of its masks, and their areas."""
+        tops_r, afters_r, column_starts, mask_starts, lefts_n, areas_n = self.pieces.split(self.lengths)
+        starts = mask_starts[wanted.start : wanted.stop + 1]
+        return DevicePieces(tops_r, afters_r, column_starts, starts, lefts_n[wanted]), areas_n[wanted]
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,13 +210,10 @@ class FastPath:
         columns_NPP, areas = logits_NPP.transpose(1, 2).contiguous(), []
         counts_N2 = torch.zeros(len(chosen), 2, dtype=torch.int64, device=self.device)
         for number, masks, place in spans(chosen):
-            image, wanted = staged.images[number], slice(masks.start, masks.stop)
-            tops_r, afters_r, column_starts, mask_starts, lefts_n, areas_n = image.pieces.split(image.lengths)
-            count_overlaps(
-                tops_r, afters_r, column_starts, mask_starts[masks.start : masks.stop + 1], lefts_n[wanted],
-                columns_NPP[place], image.size, threshold, counts_N2[place],
-            )  # fmt: skip
-            areas.append(areas_n[wanted])
+            image = staged.images[number]
+            pieces, areas_n = image.of(slice(masks.start, masks.stop))
+            count_overlaps(pieces, columns_NPP[place], image.size, threshold, counts_N2[place])
+            areas.append(areas_n)
         decoded_N, common_N = counts_N2.unbind(1)
         return common_N.double() / (torch.cat(areas) + decoded_N - common_N).double()
 
@@ -256,10 +259,8 @@ class FastPath:
 
     def draw(self, image: StagedImage, wanted: slice, prompts_nPP: Tensor) -> None:
         """Draws the prompts of some masks of an image: float32, (n, P, P), transposed."""
-        tops_r, afters_r, column_starts, mask_starts, lefts_n, *_ = image.pieces.split(image.lengths)
         rows, columns = self._prompt_axis(image.size[0]), self._prompt_axis(image.size[1])
-        starts = mask_starts[wanted.start : wanted.stop + 1]
-        draw_prompts(tops_r, afters_r, column_starts, starts, lefts_n[wanted], rows.suffix_LP, columns, prompts_nPP)
+        draw_prompts(image.of(wanted)[0], rows.suffix_LP, columns, prompts_nPP)
 
     def _staged(self, image: Prepared) -> StagedImage:
         pieces = image.pieces
