@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("triton", reason="triton is not installed")
 
 from triton.compiler import compiler
+from triton.runtime import _async_compile as async_compile
 from triton.runtime.errors import OutOfResources
 
 from tokenizer_model.fast.launches import launch, only_compiling
@@ -75,6 +76,29 @@ def test_after_an_error_kernels_are_launched_again() -> None:
         raise KeyError
     launch(kernel, (1,))
     assert [what for what, *_ in kernel.asked] == ["launched"]
+
+
+class BrokenKernel:
+    """Is compiled as Triton's own are, aside where a mode is active, else at once; and cannot be."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def warmup(self, *_arguments: Any, grid: tuple[int, ...]) -> Any:
+        mode = async_compile.active_mode.get()
+        return self._compile() if mode is None else mode.submit("broken", self._compile, lambda _: None)
+
+    def _compile(self) -> None:
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no such type"), KeyboardInterrupt("no such type")])
+def test_after_an_error_of_the_compiler_triton_compiles_as_usual(error: BaseException) -> None:
+    kernel = BrokenKernel(error)
+    for _ in range(2):  # a mode that were still active would refuse the second one
+        with pytest.raises(type(error), match="no such type"), only_compiling():
+            launch(kernel, (1,))
+        assert async_compile.active_mode.get() is None
 
 
 def test_without_a_mode_of_its_own_triton_compiles_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:

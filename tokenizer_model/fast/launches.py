@@ -43,16 +43,30 @@ def only_compiling() -> Iterator[None]:
     written holds anything."""
     kernels: list[Any] = []
     token = _compiled.set(kernels)
-    # Before 3.5 Triton has no such mode, and compiles one kernel after the other.
-    mode = getattr(triton, "AsyncCompileMode", None)
     threads = min(_MOST_THREADS, len(os.sched_getaffinity(0)))
     try:
         with ThreadPoolExecutor(threads, "compile", *_on_this_gpu()) as pool:
-            with contextlib.nullcontext() if mode is None else mode(pool):
+            with _compiled_aside(pool):
                 yield
             list(pool.map(_made_ready, {id(kernel): kernel for kernel in kernels}.values()))
     finally:
         _compiled.reset(token)
+
+
+@contextlib.contextmanager
+def _compiled_aside(pool: ThreadPoolExecutor) -> Iterator[None]:
+    """Inside, Triton compiles on the pool's threads; at the end all is compiled."""
+    mode = getattr(triton, "AsyncCompileMode", None)
+    if mode is None:  # before 3.5; kernels are compiled one after the other
+        yield
+        return
+    try:
+        with mode(pool):
+            yield
+    finally:
+        # Where a kernel cannot be compiled, Triton 3.6 and 3.7 leave this thread in the mode, and whatever it compiles
+        # later goes to a pool that is closed. The end of a mode without kernels ends any.
+        mode(pool).__exit__(None, None, None)
 
 
 def _on_this_gpu() -> tuple[Any, ...]:
