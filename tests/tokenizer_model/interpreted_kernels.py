@@ -18,10 +18,11 @@ from samtok_data import masks
 from samtok_data.masks import RLE
 from tokenizer_model.fast import functions
 from tokenizer_model.fast.decoding import upscale
-from tokenizer_model.fast.kernels import AxisTables, DevicePieces, add_norm, draw_prompts, gelu_, shrink_prompts
+from tokenizer_model.fast.kernels import AxisTables, DevicePieces, add_norm, draw_prompts, shrink_prompts
 from tokenizer_model.fast.launches import launch
 from tokenizer_model.fast.overlaps import count_overlaps
 from tokenizer_model.fast.pictures import BicubicTables, normalised_rows, resize
+from tokenizer_model.fast.products import linear
 from tokenizer_model.fast.windows import window_attention
 from tokenizer_model.network import normalised
 from tokenizer_model.pieces import MaskPieces
@@ -41,26 +42,50 @@ def sums_and_norms() -> dict[str, float]:
     """``add_norm``: the sum that is kept, and the norm."""
     found = {}
     for rows, channels in [(1, 8), (5, 24), (37, 96), (700, 48), (41, 100), (3, 4100)]:
-        for kind in (None, torch.float32, torch.float16):
-            x, weight, bias = torch.randn(rows, channels) * 3 + 1, torch.randn(channels), torch.randn(channels)
-            y = None if kind is None else torch.randn(rows, channels).to(kind)
-            wanted = x if y is None else x + y.float()
-            out, kept = torch.full((rows, channels), float("nan")), x.clone()
-            add_norm(kept, y, weight, bias, _EPS, out)
-            name = f"{rows} x {channels}, {kind}"
-            found[name] = largest(out, F.layer_norm(wanted, (channels,), weight, bias, _EPS))
+        norm = nn.LayerNorm(channels, eps=_EPS)
+        norm.weight, norm.bias = (nn.Parameter(torch.randn(channels)) for _ in range(2))
+        for kinds in ([torch.float32], [torch.float32, torch.float16], [torch.float16] * 3, [torch.float32] * 3):
+            terms = [(torch.randn(rows, channels) * 3 + 1).to(kind) for kind in kinds]
+            wanted = terms[0].float()
+            for term in terms[1:]:
+                wanted = wanted + term.float()
+            name = f"{rows} x {channels}, {kinds}"
+            out, kept = torch.full((rows, channels), float("nan")), torch.full((rows, channels), float("nan"))
+            add_norm(terms, norm, out)
+            found[name] = largest(out, norm(wanted))
+            add_norm(terms, norm, out, total_TC=kept)
             found[f"{name}, sum"] = largest(kept, wanted) * 1e6  # the same to the bit
+            if kinds[0] == torch.float32:
+                add_norm(terms, norm, out, total_TC=terms[0])
+                found[f"{name}, in place"] = largest(terms[0], wanted) * 1e6
     return found
 
 
-def gelu() -> dict[str, float]:
-    """``gelu_``, of sizes about a block's."""
+def ordered_sums() -> dict[str, float]:
+    """``add_norm`` of rows in another order within each image."""
     found = {}
-    for shape in [(1,), (3, 5), (4095,), (4096,), (4097,), (131, 96)]:
-        x = torch.randn(shape) * 3
-        found[str(shape)] = largest(gelu_(x.clone()), F.gelu(x))
-    half = (torch.randn(77, 13) * 3).half()
-    found["half"] = largest(gelu_(half.clone()), F.gelu(half.float()).half()) / 100  # the last of 11 bits at most
+    for images, rows, channels in [(1, 3, 8), (3, 40, 24), (2, 16, 96)]:
+        norm, order = nn.LayerNorm(channels, eps=_EPS), torch.randperm(rows)
+        terms = [torch.randn(images * rows, channels), torch.randn(images * rows, channels).half()]
+        wanted = (terms[0] + terms[1]).view(images, rows, channels)[:, order].view(-1, channels)
+        out, kept = torch.empty(images * rows, channels), torch.empty(images * rows, channels)
+        add_norm(terms, norm, out, total_TC=kept, order=order.int())
+        found[f"{images} x {rows} x {channels}"] = largest(out, norm(wanted))
+        found[f"{images} x {rows} x {channels}, sum"] = largest(kept, wanted) * 1e6
+    return found
+
+
+def products() -> dict[str, float]:
+    """``linear``, of sizes about a program's."""
+    found = {}
+    for rows, inner, outer in [(1, 8, 8), (128, 64, 128), (129, 144, 96), (77, 24, 130), (300, 576, 40)]:
+        for kind, close in ((torch.float32, 1.0), (torch.float16, 2e-3)):
+            x, weight = (torch.randn(*shape).to(kind) for shape in ((rows, inner), (outer, inner)))
+            bias = torch.randn(outer).to(kind)
+            wanted = F.linear(x.double(), weight.double(), bias.double())
+            name = f"{rows} x {inner} x {outer}, {kind}"
+            found[name] = largest(linear(x, weight, bias), wanted) * close
+            found[f"{name}, GELU"] = largest(linear(x, weight, bias, is_gelu=True), F.gelu(wanted)) * close
     return found
 
 
@@ -287,7 +312,8 @@ def learn_bfloat16() -> None:
 
 KERNELS = {
     "add_norm": sums_and_norms,
-    "gelu_": gelu,
+    "add_norm in order": ordered_sums,
+    "linear": products,
     "shrink_prompts": shrunk_prompts,
     "draw_prompts": drawn_prompts,
     "count_overlaps": counted_overlaps,

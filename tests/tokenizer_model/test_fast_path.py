@@ -116,7 +116,8 @@ def test_it_says_which_architectures_it_does_not_support(
     ("kernel", "close"),
     [
         ("add_norm", 2e-6),
-        ("gelu_", 1e-6),
+        ("add_norm in order", 2e-6),
+        ("linear", 1e-6),
         ("shrink_prompts", 5e-5),
         ("draw_prompts", 1e-6),
         ("count_overlaps", 0.0),

@@ -1,4 +1,4 @@
-"""Triton kernels for memory that is passed over once: residual sums with layer norm, GELU, prompts from pieces.
+"""Triton kernels for memory that is passed over once: sums with layer norm, prompts from pieces.
 
 Letters: T rows, C channels of a row; n masks of an image; P side of a prompt, E = P / 4; H, W of the image.
 """
@@ -7,12 +7,13 @@ Letters: T rows, C channels of a row; n masks of an image; P side of a prompt, E
 # pyright: reportCallIssue=false, reportGeneralTypeIssues=false, reportArgumentType=false, reportIndexIssue=false
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import triton
 import triton.language as tl
-from torch import Tensor
+from torch import Tensor, nn
 
 from tokenizer_model.fast.functions import gelu, layer_norm
 from tokenizer_model.fast.launches import launch
@@ -21,33 +22,42 @@ _ELEMENTS = 4096  # of a program's block
 _POSITIONS = 64
 
 
-def add_norm(x_TC: Tensor, y_TC: Tensor | None, weight_C: Tensor, bias_C: Tensor, eps: float, out_TC: Tensor) -> None:
-    """``x += y``, in place, and the layer norm of the sum, in one pass over memory.
+def add_norm(
+    terms: Sequence[Tensor],
+    norm: nn.LayerNorm,
+    out_TC: Tensor,
+    *,
+    total_TC: Tensor | None = None,
+    order: Tensor | None = None,
+) -> None:
+    """The layer norm of a sum, in one pass over memory.
 
     Args:
-        x_TC: float32; changed.
-        y_TC: what is added, of any floating type; None: nothing.
-        weight_C: of the norm, float32.
-        bias_C: of the norm, float32.
-        eps: of the norm.
+        terms: one to three, (T, C), of any floating types; added up in this order, in float32.
+        norm: weight and bias in float32.
         out_TC: the norm, of any floating type. All are contiguous.
+        total_TC: where the sum is kept, float32; without ``order`` it may be one of the terms. None: it is not.
+        order: int32, (M,): row t of what comes out is row ``order[t % M]`` of its M rows. None: the same row.
     """
-    rows, channels = x_TC.shape
+    rows, channels = out_TC.shape
     width = triton.next_power_of_2(channels)
     at_once = max(1, _ELEMENTS // width)
-    added_TC = x_TC if y_TC is None else y_TC
     launch(
         _add_norm,
         (triton.cdiv(rows, at_once),),
-        x_TC,
-        added_TC,
-        weight_C,
-        bias_C,
+        *[*terms, terms[0], terms[0]][:3],
+        norm.weight,
+        norm.bias,
         out_TC,
+        terms[0] if total_TC is None else total_TC,
+        terms[0] if order is None else order,
         rows,
         channels,
-        eps,
-        y_TC is not None,
+        0 if order is None else len(order),
+        norm.eps,
+        len(terms),
+        total_TC is not None,
+        order is not None,
         at_once,
         width,
         num_warps=4,
@@ -56,16 +66,24 @@ def add_norm(x_TC: Tensor, y_TC: Tensor | None, weight_C: Tensor, bias_C: Tensor
 
 @triton.jit
 def _add_norm(
-    x, y, weight, bias, out, rows, channels, eps, ADDS: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr
-):
+    x, y, z, weight, bias, out, total, order, rows, channels, of_image, eps,
+    TERMS: tl.constexpr, KEEPS: tl.constexpr, IS_ORDERED: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     channel = tl.arange(0, WIDTH)
-    place = row[:, None] * channels + channel[None, :]
     is_there = (row[:, None] < rows) & (channel[None, :] < channels)
-    value = tl.load(x + place, mask=is_there, other=0.0)
-    if ADDS:
-        value += tl.load(y + place, mask=is_there, other=0.0).to(tl.float32)
-        tl.store(x + place, value, mask=is_there)
+    source = row
+    if IS_ORDERED:
+        source = row // of_image * of_image + tl.load(order + row % of_image, mask=row < rows, other=0)
+    at = source[:, None] * channels + channel[None, :]
+    value = tl.load(x + at, mask=is_there, other=0.0).to(tl.float32)
+    if TERMS > 1:
+        value += tl.load(y + at, mask=is_there, other=0.0).to(tl.float32)
+    if TERMS > 2:
+        value += tl.load(z + at, mask=is_there, other=0.0).to(tl.float32)
+    place = row[:, None] * channels + channel[None, :]
+    if KEEPS:
+        tl.store(total + place, value, mask=is_there)
     mean = tl.sum(value, axis=1) / channels
     centred = tl.where(is_there, value - mean[:, None], 0.0)
     scale = tl.rsqrt(tl.sum(centred * centred, axis=1) / channels + eps)
@@ -73,20 +91,6 @@ def _add_norm(
     shifts = tl.load(bias + channel, mask=channel < channels, other=0.0)
     normed = centred * scale[:, None] * scales[None, :] + shifts[None, :]
     tl.store(out + place, normed.to(out.dtype.element_ty), mask=is_there)
-
-
-def gelu_(x: Tensor) -> Tensor:
-    """GELU (the exact one) in place, of a contiguous tensor of any floating type; computed in float32."""
-    size = x.numel()
-    launch(_gelu, (triton.cdiv(size, _ELEMENTS),), x, size, _ELEMENTS, num_warps=8)
-    return x
-
-
-@triton.jit
-def _gelu(x, size, BLOCK: tl.constexpr):
-    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    value = tl.load(x + place, mask=place < size, other=0.0).to(tl.float32)
-    tl.store(x + place, gelu(value).to(x.dtype.element_ty), mask=place < size)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from sam2.modeling.backbones.hieradet import Hiera, MultiScaleBlock
 from torch import Tensor, nn
 
-from tokenizer_model.fast.kernels import add_norm, gelu_
+from tokenizer_model.fast.kernels import add_norm
+from tokenizer_model.fast.products import linear
 from tokenizer_model.fast.windows import MAX_KEYS, window_attention
 from tokenizer_model.network import StillSam2
 
@@ -73,9 +74,14 @@ class FastTrunk:
         self._patch_bias = cast("Tensor", self._patches.bias).to(kind)
         side = network.image_size // self._patches.stride[0]
         self._places = cast("Any", trunk)._get_pos_embed((side, side))
-        self._blocks = [_Block(cast("MultiScaleBlock", block), kind) for block in trunk.blocks]
         self._stage_ends = set(trunk.stage_ends)
-        self._windows = windows_of(trunk)
+        windows = windows_of(trunk)
+        self._window, self._blocks, came = windows[0], list[_Block](), windows[0]
+        for module, window in zip(trunk.blocks, windows, strict=True):
+            block = cast("MultiScaleBlock", module)
+            self._blocks.append(_Block(block, kind, side, came, window))
+            stride = block.q_stride[0] if block.q_stride else 1
+            side, came = side // stride, window // stride
         self._laterals = [_linear(convolution.conv, kind) for convolution in reversed(list(encoder.neck.convs))]
 
     def __call__(self, pixels_B3SS: Tensor) -> list[Tokens]:
@@ -92,16 +98,14 @@ class FastTrunk:
             stride=patches.stride,  # pyright: ignore[reportArgumentType]
             padding=patches.padding,  # pyright: ignore[reportArgumentType]
         ).permute(0, 2, 3, 1)
-        tokens = into_windows(found.float() + self._places, self._windows[0])
-        stages, pending = [], None
-        for number, (block, window) in enumerate(zip(self._blocks, self._windows, strict=True)):
-            if window != tokens.window:
-                tokens, pending = Tokens(_sum(tokens.rows, pending), tokens.side, tokens.window).windowed(window), None
-            tokens, pending = block(tokens, pending)
-            if number in self._stage_ends:
-                tokens, pending = Tokens(_sum(tokens.rows, pending), tokens.side, tokens.window), None
-                stages.append(tokens)
-        return stages
+        tokens = into_windows(found.float() + self._places, self._window)
+        stream = _Stream((tokens.rows,), tokens.side, tokens.window)
+        stages: list[Tokens] = []
+        for number, block in enumerate(self._blocks):
+            stream, entered = block(stream)
+            if number - 1 in self._stage_ends:
+                stages.append(entered)
+        return [*stages, stream.total()]
 
     def embedding(self, stages: list[Tokens]) -> Tensor:
         """The image embedding with the no-memory embedding added: float32, (B, E^2, D), row by row."""
@@ -145,10 +149,42 @@ def windows_of(trunk: Hiera) -> list[int]:
     return windows
 
 
-class _Block:
-    """One block: attention and MLP, each on the norm of the residual stream and added to it."""
+@dataclass(frozen=True, slots=True)
+class _Stream:
+    """The residual stream between two blocks. What a block adds to it is added up where it is read next, by a norm, so
+    that float32 sums are written once a block.
 
-    def __init__(self, block: MultiScaleBlock, kind: torch.dtype) -> None:
+    Attributes:
+        terms: one to three, (T, C): the stream is their sum, in this order and in float32.
+        side: F.
+        window: w, of the rows' order.
+    """
+
+    terms: tuple[Tensor, ...]
+    side: int
+    window: int
+
+    def total(self) -> Tokens:
+        """The sum."""
+        first, *others = self.terms
+        rows = first.float()
+        for term in others:
+            rows = rows + term
+        return Tokens(rows, self.side, self.window)
+
+
+class _Block:
+    """One block: attention and MLP, each on the norm of the residual stream and added to it.
+
+    Args:
+        block: the module.
+        kind: of the products.
+        side: F of what comes in.
+        came: w of what comes in.
+        window: w of the block's own order.
+    """
+
+    def __init__(self, block: MultiScaleBlock, kind: torch.dtype, side: int, came: int, window: int) -> None:
         self._kind, self._precision = kind, "ieee" if kind == torch.float32 else "tf32"
         self._is_global = block.window_size == 0
         self._stride = block.q_stride[0] if block.q_stride else 1
@@ -157,23 +193,32 @@ class _Block:
         self._qkv, self._out = _linear(block.attn.qkv, kind), _linear(block.attn.proj, kind)
         self._wider = _linear(block.proj, kind) if block.dim != block.dim_out else None
         self._hidden, self._back = (_linear(cast("nn.Linear", layer), kind) for layer in block.mlp.layers)
+        self._order = None if came == window else _order(side, came, window).to(self._out[0].device)
+        self._window = window
 
-    def __call__(self, tokens: Tokens, pending: Tensor | None) -> tuple[Tokens, Tensor]:
-        """The residual stream, and what is still to be added to it; takes the same."""
-        normed = self._normed(tokens.rows, pending, self._norm1)
-        found = torch.addmm(self._out[1], self._attention(normed, tokens), self._out[0])
-        rows, side, window = tokens.rows, tokens.side // self._stride, tokens.window // self._stride
+    def __call__(self, stream: _Stream) -> tuple[_Stream, Tokens]:
+        """The stream behind the block, and before it, added up, in the block's order. The latter is written over by the
+        next block, unless this one pools or changes its width."""
+        normed, entered = self._entered(stream)
+        found = torch.addmm(self._out[1], self._attention(normed, entered), self._out[0])
+        terms, side, window = (entered.rows, found), entered.side // self._stride, self._window // self._stride
         if self._wider is not None:
             wide = torch.addmm(self._wider[1], normed, self._wider[0])
-            rows = (self._pooled(wide, tokens.window) if self._stride > 1 else wide).float()
-        normed = self._normed(rows, found, self._norm2)
-        hidden = gelu_(torch.addmm(self._hidden[1], normed, self._hidden[0]))
-        return Tokens(rows, side, window), torch.addmm(self._back[1], hidden, self._back[0])
+            terms = (self._pooled(wide, self._window) if self._stride > 1 else wide, found)
+        normed = torch.empty_like(found)
+        add_norm(terms, self._norm2, normed)
+        hidden = linear(normed, self._hidden[0].T, self._hidden[1], is_gelu=True)
+        return _Stream((*terms, torch.addmm(self._back[1], hidden, self._back[0])), side, window), entered
 
-    def _normed(self, rows: Tensor, added: Tensor | None, norm: nn.LayerNorm) -> Tensor:
-        out = torch.empty_like(rows, dtype=self._kind)
-        add_norm(rows, added, norm.weight, norm.bias, norm.eps, out)
-        return out
+    def _entered(self, stream: _Stream) -> tuple[Tensor, Tokens]:
+        """The first norm, and the stream added up."""
+        first = stream.terms[0]
+        normed = torch.empty_like(first, dtype=self._kind)
+        is_kept = len(stream.terms) > 1 or self._order is not None
+        is_inside = first.dtype == torch.float32 and self._order is None
+        total = first if is_inside else torch.empty_like(first, dtype=torch.float32)
+        add_norm(stream.terms, self._norm1, normed, total_TC=total if is_kept else None, order=self._order)
+        return normed, Tokens(total, stream.side, self._window)
 
     def _attention(self, normed: Tensor, tokens: Tokens) -> Tensor:
         length = tokens.side**2 if self._is_global else tokens.window**2
@@ -205,8 +250,10 @@ def _linear(layer: nn.Linear | nn.Conv2d, kind: torch.dtype) -> tuple[Tensor, Te
     return weight.to(kind).contiguous().T, cast("Tensor", layer.bias).to(kind)
 
 
-def _sum(rows: Tensor, pending: Tensor | None) -> Tensor:
-    return rows if pending is None else rows + pending
+def _order(side: int, came: int, window: int) -> Tensor:
+    """Which row of an image in windows of one side comes where in windows of another: int32, (F^2,)."""
+    places = torch.arange(side**2, dtype=torch.int32)[:, None]
+    return Tokens(places, side, came).windowed(window).rows[:, 0]
 
 
 def unsupported(network: StillSam2) -> Iterator[str]:
