@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import posixpath
 import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
 
 import fsspec
@@ -21,6 +25,8 @@ EMBEDDED = "small"
 PUBLISHED_REPOSITORY = "zhouyik/Qwen3-VL-8B-SAMTok"
 PUBLISHED_FILE = "mask_tokenizer_256x2.pth"
 _EMBEDDED_FILE = "small.safetensors"  # beside this module; recipes/small/README.md is its card
+
+_CHUNK = 1 << 20  # bytes that are hashed at once: about a millisecond
 
 _HUB = "hf://"
 _HUB_TIMEOUT = 10.0  # seconds until the hub counts as out of reach
@@ -99,8 +105,36 @@ def local_file(address: str) -> Path:
 
 def sha256(path: Path) -> str:
     """Hex digest of a file's bytes."""
+    return _sha256(path, threading.Event())
+
+
+@contextlib.contextmanager
+def sha256_aside(path: Path) -> Iterator[Callable[[], str]]:
+    """Inside, ``sha256`` is computed in a thread of its own; at the end it is given up if it is not complete.
+
+    Args:
+        path: of the file.
+
+    Yields:
+        What waits for the digest and returns it.
+    """
+    no_longer_wanted = threading.Event()
+    with ThreadPoolExecutor(1, "sha256") as thread:
+        digest = thread.submit(_sha256, path, no_longer_wanted)
+        try:
+            yield digest.result
+        finally:
+            no_longer_wanted.set()
+
+
+def _sha256(path: Path, no_longer_wanted: threading.Event) -> str:
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while chunk := file.read(_CHUNK):
+            if no_longer_wanted.is_set():
+                raise CancelledError
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _from_hub(repository: str, path: str, revision: str | None) -> Path:

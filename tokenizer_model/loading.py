@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import posixpath
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 
 from samtok_data.errors import SetupError
 from samtok_data.storage import TEMPORARY, Folder
-from tokenizer_model.addresses import EMBEDDED, PUBLISHED, local_file, located, sha256
+from tokenizer_model.addresses import EMBEDDED, PUBLISHED, local_file, located, sha256_aside
 from tokenizer_model.checkpoints import (
     NETWORK_PREFIX,
     Checkpoint,
@@ -168,9 +167,8 @@ def _unfilled(spec: str, **settings: Any) -> tuple[MaskTokenizer, Checkpoint]:
         settings: of the tokenizer.
     """
     file, address = located(spec)
-    # Hashing a large file takes as long as all the rest. An error waits for it, too.
-    with ThreadPoolExecutor(1) as aside:
-        digest = aside.submit(sha256, file)
+    # Hashing a large file takes as long as all the rest.
+    with sha256_aside(file) as digest:
         checkpoint = read_checkpoint(file, spec)
         with torch.random.fork_rng(devices=[]):  # torch draws initial weights; the caller's generator stays as it was
             model = MaskTokenizer(checkpoint.config, **settings)
@@ -179,7 +177,7 @@ def _unfilled(spec: str, **settings: Any) -> tuple[MaskTokenizer, Checkpoint]:
         model.identity = TokenizerIdentity(
             name=EMBEDDED if spec == EMBEDDED else name,
             address=address,
-            sha256=digest.result(),
+            sha256=digest(),
             config=checkpoint.config,
             trained=checkpoint.trained,
             warning=None if checkpoint.trained else untrained_warning(name),

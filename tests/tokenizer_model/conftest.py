@@ -1,13 +1,14 @@
-"""Fixtures of the tokenizer tests: one open ``small`` tokenizer, one thread."""
+"""Fixtures of the tokenizer tests: one open ``small`` tokenizer, a file of it, one thread."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
-from tokenizer_model import MaskTokenizer, open_tokenizer
+from tokenizer_model import MaskTokenizer, open_tokenizer, save_tokenizer
 
 
 @pytest.fixture(autouse=True)
@@ -23,3 +24,11 @@ def one_thread() -> Iterator[None]:
 def small() -> MaskTokenizer:
     """The embedded tokenizer. Tests do not change it."""
     return open_tokenizer("small")
+
+
+@pytest.fixture
+def saved(small: MaskTokenizer, tmp_path: Path) -> Path:
+    """Its file, as a user would save it."""
+    path = tmp_path / "mine.safetensors"
+    save_tokenizer(small, path, name="mine", trained=True)
+    return path

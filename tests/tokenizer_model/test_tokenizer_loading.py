@@ -8,21 +8,21 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-import fsspec
-import huggingface_hub.errors
 import numpy as np
 import pytest
 import torch
 from pictures import disc, drawn_image
 from safetensors.torch import load_file, save_file
+from weight_files import State, same_weights, written
 
 from samtok_data.errors import SetupError
 from tokenizer_model import (
-    SAMTOK_256X2,
     SMALL,
     MaskTokenizer,
     TokenizerConfig,
@@ -30,40 +30,16 @@ from tokenizer_model import (
     addresses,
     checkpoints,
     identify_tokenizer,
-    load_sam2_weights,
     loading,
     open_tokenizer,
     save_tokenizer,
 )
-
-State = dict[str, torch.Tensor]
-TINY_SAM2 = TokenizerConfig(backbone="tiny", image_size=256, hidden_size=256, codebook_size=4, depth=1)
 
 
 @pytest.fixture
 def published_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files of the published layout are read with the small configuration, so that they stay small."""
     monkeypatch.setattr(checkpoints, "SAMTOK_256X2", SMALL)
-
-
-@pytest.fixture
-def saved(small: MaskTokenizer, tmp_path: Path) -> Path:
-    path = tmp_path / "mine.safetensors"
-    save_tokenizer(small, path, name="mine", trained=True)
-    return path
-
-
-def written(small: MaskTokenizer, path: Path, change: Callable[[State], Any]) -> str:
-    """A .pth file of the small tokenizer's weights after a change."""
-    state = {key: tensor.clone() for key, tensor in small.state_dict().items()}
-    change(state)
-    torch.save(state, path)
-    return str(path)
-
-
-def same_weights(one: MaskTokenizer, other: MaskTokenizer) -> bool:
-    theirs = other.state_dict()
-    return all(torch.equal(tensor, theirs[key]) for key, tensor in one.state_dict().items())
 
 
 # --- the embedded tokenizer
@@ -234,6 +210,31 @@ def test_a_truncated_file_is_refused(small: MaskTokenizer, saved: Path, tmp_path
         open_tokenizer(str(saved))
 
 
+class SlowHash:
+    """Stands in for a hash whose chunks take 10 ms each."""
+
+    def __init__(self) -> None:
+        self.num_chunks = 0
+
+    def update(self, _chunk: bytes) -> None:
+        self.num_chunks += 1
+        time.sleep(0.01)
+
+    def hexdigest(self) -> str:
+        return "complete"
+
+
+def test_an_error_does_not_wait_for_the_hash_of_the_whole_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = SlowHash()
+    monkeypatch.setattr(addresses, "hashlib", SimpleNamespace(sha256=lambda: slow))
+    path = tmp_path / "large.pth"
+    path.touch()
+    os.truncate(path, 200 << 20)
+    with pytest.raises(SetupError, match=CUT):
+        open_tokenizer(str(path))
+    assert slow.num_chunks < 100  # of 200
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match=r"samtok-256: no such file. A tokenizer is samtok-256x2, small, or the addr"):
         identify_tokenizer("samtok-256")
@@ -304,170 +305,6 @@ def test_broken_metadata_is_refused(saved: Path, header: str, message: str) -> N
     save_file(load_file(saved), saved, metadata={"samtok_config": header})
     with pytest.raises(SetupError, match=message):
         identify_tokenizer(str(saved))
-
-
-# --- addresses
-
-
-def test_a_stored_file_is_copied_once_to_the_cache(
-    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    memory = fsspec.filesystem("memory")
-    memory.pipe_file("/models/mine.safetensors", saved.read_bytes())
-    address = "memory://models/mine.safetensors"
-    identity = identify_tokenizer(address)
-    assert (identity.name, identity.address) == ("mine", address)
-    assert identity.sha256 == hashlib.sha256(saved.read_bytes()).hexdigest()
-    (copy,) = [path for path in (tmp_path / "cache" / "samtok-data").rglob("*") if path.is_file()]
-    assert copy.name == "mine.safetensors"
-
-    with monkeypatch.context() as patch:
-        patch.setattr(type(memory), "get_file", lambda *_: pytest.fail("fetched again"))
-        assert identify_tokenizer(address) == identity
-    memory.rm("/models", recursive=True)
-
-
-def test_a_download_that_breaks_off_leaves_no_file(
-    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def breaks(_self: object, _remote: str, local: str, **_more: object) -> None:
-        Path(local).write_bytes(b"half")
-        raise ConnectionResetError("connection reset by peer")
-
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    memory = fsspec.filesystem("memory")
-    memory.pipe_file("/models/mine.safetensors", saved.read_bytes())
-    monkeypatch.setattr(type(memory), "get_file", breaks)
-    with pytest.raises(SetupError, match=r"mine\.safetensors: cannot be fetched: connection reset by peer"):
-        open_tokenizer("memory://models/mine.safetensors")
-    assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == []
-    memory.rm("/models", recursive=True)
-
-
-@pytest.mark.parametrize(
-    ("address", "message"),
-    [
-        ("memory://nowhere/x.pth", "memory://nowhere/x.pth: no such file"),
-        ("nosuch://bucket/x.pth", "nosuch://bucket/x.pth: cannot be fetched: Protocol not known: nosuch"),
-        ("hf://owner/repository", "hf://owner/repository: expected hf://owner/repository/path"),
-        ("file:///nowhere/x.pth", "file:///nowhere/x.pth: no such file"),
-    ],
-)
-def test_an_address_without_a_file_is_named(
-    address: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with pytest.raises(SetupError, match=message):
-        identify_tokenizer(address)
-
-
-class Hub:
-    """Stands in for the hub's client: what is asked of it, and the error that the network gives."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-        self.asked: list[tuple[Any, ...]] = []
-        self.error = error
-        monkeypatch.setattr(addresses, "hf_hub_download", self.download)
-        monkeypatch.setattr(addresses, "get_hf_file_metadata", self.metadata)
-
-    def download(self, *arguments: Any, revision: str | None = None, local_files_only: bool = False) -> str:
-        self.asked.append((*arguments, revision, local_files_only))
-        raise huggingface_hub.errors.LocalEntryNotFoundError("not in the cache")
-
-    def metadata(self, url: str, timeout: float) -> None:
-        self.asked.append((url, timeout))
-        raise self.error
-
-
-def test_a_hub_out_of_reach_names_both_ways_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    http_error = huggingface_hub.errors.HfHubHTTPError.__bases__[0]
-    hub = Hub(monkeypatch, http_error("[Errno -2] Name or service not known"))
-    with pytest.raises(SetupError) as raised:
-        open_tokenizer("samtok-256x2")
-    assert str(raised.value) == (
-        "the weights of samtok-256x2 (hf://zhouyik/Qwen3-VL-8B-SAMTok/mask_tokenizer_256x2.pth) cannot be fetched: "
-        "[Errno -2] Name or service not known. Give --tokenizer PATH of a downloaded mask_tokenizer_256x2.pth, or "
-        "--tokenizer small for a trial"
-    )
-    (cached, (url, timeout)) = hub.asked  # one try, no retries
-    assert cached == ("zhouyik/Qwen3-VL-8B-SAMTok", "mask_tokenizer_256x2.pth", None, True)
-    assert url.endswith("/zhouyik/Qwen3-VL-8B-SAMTok/resolve/main/mask_tokenizer_256x2.pth")
-    assert timeout <= 10
-
-
-def test_another_hub_file_that_is_out_of_reach_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    hub = Hub(monkeypatch, huggingface_hub.errors.OfflineModeIsEnabled("offline mode is enabled.\nmore words"))
-    with pytest.raises(SetupError, match=r"hf://me/mine@v2/a/b\.pth: cannot be fetched: offline mode is enabled$"):
-        open_tokenizer("hf://me/mine@v2/a/b.pth")
-    assert hub.asked[0] == ("me/mine", "a/b.pth", "v2", True)
-
-
-def test_the_published_tokenizer_is_known_by_its_name(
-    small: MaskTokenizer, saved: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = Path(written(small, saved.with_name("blob"), lambda state: None))
-    monkeypatch.setattr(checkpoints, "SAMTOK_256X2", SMALL)
-    monkeypatch.setattr(addresses, "hf_hub_download", lambda *_, **__: str(path))
-    identity = identify_tokenizer("samtok-256x2")
-    assert identity.name == "samtok-256x2"
-    assert identity.address == "hf://zhouyik/Qwen3-VL-8B-SAMTok/mask_tokenizer_256x2.pth"
-    assert SAMTOK_256X2.backbone == "large"
-
-
-# --- SAM 2.1's own weights
-
-
-@pytest.fixture
-def tiny() -> MaskTokenizer:
-    return MaskTokenizer(TINY_SAM2)
-
-
-def sam2_state(model: MaskTokenizer) -> State:
-    """What SAM 2.1's file would hold for the model's backbone, video parts included."""
-    state = {
-        key: torch.full_like(tensor, 0.5)
-        for key, tensor in model.network.state_dict().items()
-        if not key.startswith("sam_mask_encoder.")
-    }
-    return state | {"memory_encoder.fuser.weight": torch.zeros(2), "maskmem_tpos_enc": torch.zeros(7)}
-
-
-def test_sam2_weights_fill_what_sam2_has(tiny: MaskTokenizer, tmp_path: Path) -> None:
-    before = {key: tensor.clone() for key, tensor in tiny.state_dict().items()}
-    torch.save({"model": sam2_state(tiny)}, tmp_path / "sam2.1_hiera_tiny.pt")
-    load_sam2_weights(tiny, tmp_path / "sam2.1_hiera_tiny.pt")
-    for key, tensor in tiny.state_dict().items():
-        if key.startswith(("quantizer.", "model.sam2_model.sam_mask_encoder.")):
-            assert torch.equal(tensor, before[key]), key
-        else:
-            assert bool((tensor == 0.5).all()), key
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (lambda state: state, "expected a checkpoint of SAM 2.1, a state dict under the key 'model'"),
-        (lambda state: {"model": state | {"head": torch.zeros(1)}}, "1 key unexpected: head"),
-        (
-            lambda state: {"model": {key: state[key] for key in state if key != "no_mem_embed"}},
-            "1 key missing: no_mem_embed",
-        ),
-        (
-            lambda state: {"model": state | {"no_mem_embed": torch.zeros(1, 1, 2)}},
-            r"no_mem_embed \(expected \(1, 1, 256\), got \(1, 1, 2\)\)",
-        ),
-    ],
-    ids=["layout", "unexpected", "missing", "shape"],
-)
-def test_sam2_weights_that_do_not_fit_change_nothing(
-    tiny: MaskTokenizer, tmp_path: Path, content: Callable[[State], Any], message: str
-) -> None:
-    before = tiny.network.no_mem_embed.clone()
-    torch.save(content(sam2_state(tiny)), tmp_path / "sam2.pt")
-    with pytest.raises(SetupError, match=message):
-        load_sam2_weights(tiny, tmp_path / "sam2.pt")
-    assert torch.equal(tiny.network.no_mem_embed, before)
 
 
 # --- device, precision, imports
