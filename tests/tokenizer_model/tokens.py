@@ -61,7 +61,7 @@ class Made:
             pixels_BSS3.to(device),
             (torch.randn(channels, 3, 7, 7) / 12).to(device),
             torch.randn(channels).to(device),
-            torch.randn(1, side // 4, side // 4, channels).to(device),
+            torch.randn(1, channels, side // 4, side // 4).permute(0, 2, 3, 1).to(device),  # as sam2 gives it
             window,
         )
 

@@ -74,7 +74,7 @@ class Patches:
         cut = places_FFC.view(side // window, window, side // window, window, channels).transpose(1, 2)
         of_lines = (weight_C377 * (128 / 255) / std_3[:, None, None]).permute(2, 3, 1, 0)
         weight_KC = F.pad(of_lines, (0, 0, 0, 0, 1, 0, 0, 1)).reshape(-1, channels)
-        return cls(weight_KC.to(kind).contiguous(), cut.reshape(-1, channels), side, window)
+        return cls(weight_KC.to(kind).contiguous(), cut.reshape(-1, channels).contiguous(), side, window)
 
 
 def patch_tokens(pixels_BSS3: Tensor, patches: Patches, out: Tensor | None = None) -> Tensor:
