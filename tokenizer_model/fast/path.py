@@ -27,7 +27,6 @@ from tokenizer_model.fast.kernels import AxisTables, DevicePieces, draw_prompts
 from tokenizer_model.fast.mask_decoder import FastMaskDecoder, Levels
 from tokenizer_model.fast.mask_encoder import FastMaskEncoder
 from tokenizer_model.fast.overlaps import count_overlaps
-from tokenizer_model.fast.pictures import normalised_rows
 from tokenizer_model.fast.replays import Replays
 from tokenizer_model.fast.resizer import Resizer
 from tokenizer_model.fast.trunk import FastTrunk, Tokens
@@ -253,7 +252,7 @@ class FastPath:
         return min(some, self._room.sizes.masks)
 
     def _features(self, pixels_BSS3: Tensor) -> FastFeatures:
-        stages = self._trunk(normalised_rows(pixels_BSS3, self.kind).permute(0, 3, 1, 2))
+        stages = self._trunk(pixels_BSS3)
         embedding = self._trunk.embedding(stages)
         return FastFeatures(stages, embedding, self._encoder.tables(embedding))
 

@@ -20,6 +20,8 @@ from sam2.modeling.backbones.hieradet import Hiera, MultiScaleBlock
 from torch import Tensor, nn
 
 from tokenizer_model.fast.kernels import add_norm
+from tokenizer_model.fast.patches import Patches, patch_tokens
+from tokenizer_model.fast.pooling import pooled
 from tokenizer_model.fast.products import linear
 from tokenizer_model.fast.windows import MAX_KEYS, window_attention
 from tokenizer_model.network import StillSam2
@@ -69,14 +71,13 @@ class FastTrunk:
         encoder = cast("Any", network.image_encoder)
         trunk: Hiera = encoder.trunk
         self.network, self.kind = network, kind
-        self._patches = cast("nn.Conv2d", trunk.patch_embed.proj)
-        self._patch_weight = self._patches.weight.to(kind).contiguous(memory_format=torch.channels_last)
-        self._patch_bias = cast("Tensor", self._patches.bias).to(kind)
-        side = network.image_size // self._patches.stride[0]
-        self._places = cast("Any", trunk)._get_pos_embed((side, side))
-        self._stage_ends = set(trunk.stage_ends)
+        patches = cast("nn.Conv2d", trunk.patch_embed.proj)
+        side = network.image_size // patches.stride[0]
         windows = windows_of(trunk)
-        self._window, self._blocks, came = windows[0], list[_Block](), windows[0]
+        places = cast("Any", trunk)._get_pos_embed((side, side))
+        self._patches = Patches.of(patches.weight, cast("Tensor", patches.bias), places, windows[0], kind)
+        self._stage_ends = set(trunk.stage_ends)
+        self._blocks, came = list[_Block](), windows[0]
         for module, window in zip(trunk.blocks, windows, strict=True):
             block = cast("MultiScaleBlock", module)
             self._blocks.append(_Block(block, kind, side, came, window))
@@ -84,22 +85,10 @@ class FastTrunk:
             side, came = side // stride, window // stride
         self._laterals = [_linear(convolution.conv, kind) for convolution in reversed(list(encoder.neck.convs))]
 
-    def __call__(self, pixels_B3SS: Tensor) -> list[Tokens]:
-        """What comes out of each stage.
-
-        Args:
-            pixels_B3SS: normalised, in ``kind``, channels last in memory.
-        """
+    def __call__(self, pixels_BSS3: Tensor) -> list[Tokens]:
+        """What comes out of each stage, for uint8 pixels."""
         patches = self._patches
-        found = F.conv2d(
-            pixels_B3SS,
-            self._patch_weight,
-            self._patch_bias,
-            stride=patches.stride,  # pyright: ignore[reportArgumentType]
-            padding=patches.padding,  # pyright: ignore[reportArgumentType]
-        ).permute(0, 2, 3, 1)
-        tokens = into_windows(found.float() + self._places, self._window)
-        stream = _Stream((tokens.rows,), tokens.side, tokens.window)
+        stream = _Stream((patch_tokens(pixels_BSS3, patches),), patches.side, patches.window)
         stages: list[Tokens] = []
         for number, block in enumerate(self._blocks):
             stream, entered = block(stream)
@@ -204,7 +193,7 @@ class _Block:
         terms, side, window = (entered.rows, found), entered.side // self._stride, self._window // self._stride
         if self._wider is not None:
             wide = torch.addmm(self._wider[1], normed, self._wider[0])
-            terms = (self._pooled(wide, self._window) if self._stride > 1 else wide, found)
+            terms = (pooled(wide, self._window, self._kind) if self._stride > 1 else wide, found)
         normed = torch.empty_like(found)
         add_norm(terms, self._norm2, normed)
         hidden = linear(normed, self._hidden[0].T, self._hidden[1], is_gelu=True)
@@ -225,7 +214,7 @@ class _Block:
         all_three = torch.addmm(self._qkv[1], normed, self._qkv[0])
         queries = all_three[:, : self._out[0].shape[0]]
         if self._stride > 1:
-            queries = self._pooled(queries, tokens.window)
+            queries = pooled(queries, tokens.window, self._kind)
         if length <= MAX_KEYS:
             return window_attention(queries, all_three, length, self._heads, self._precision)
         _, keys, values = all_three.view(-1, length, 3, self._heads, self._head_size).unbind(2)
@@ -236,12 +225,6 @@ class _Block:
     @property
     def _head_size(self) -> int:
         return self._out[0].shape[0] // self._heads
-
-    def _pooled(self, rows: Tensor, window: int) -> Tensor:
-        """The largest of each 2 x 2 tokens of a window."""
-        halved = window // 2
-        cut = rows.view(-1, halved, 2, halved, 2, rows.shape[1])
-        return cut.amax(dim=(2, 4)).view(-1, rows.shape[1])
 
 
 def _linear(layer: nn.Linear | nn.Conv2d, kind: torch.dtype) -> tuple[Tensor, Tensor]:
