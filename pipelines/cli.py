@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from pipelines.config import DEFAULT_TOKENIZER, RunConfig, read_config, read_options
 from samtok_data.errors import SetupError
@@ -58,6 +59,11 @@ def _read_options(_ctx: click.Context, _param: click.Parameter, given: tuple[str
     return read_options(given)
 
 
+def _none_if_not_given(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Click itself gives no values for an option that may be repeated, also where a file names none."""
+    return None if ctx.get_parameter_source(str(param.name)) is ParameterSource.DEFAULT else given
+
+
 @main.command()
 @click.option("--config", is_eager=True, expose_value=False, callback=_read_config, help="YAML file of these options.")
 @click.option("--dataset", required=True, help="Which dataset; 'samtok-data datasets' lists them.")
@@ -66,7 +72,10 @@ def _read_options(_ctx: click.Context, _param: click.Parameter, given: tuple[str
 @click.option("--partition", help="Who cut the splits, e.g. unc, google, umd; the dataset's usual one if left away.")
 @click.option("--images-root", help="Where the images lie, if not under --root.")
 @click.option(
-    "--split", multiple=True, default=("train",), show_default=True, help="May be repeated; 'all' for every one."
+    "--split",
+    multiple=True,
+    callback=_none_if_not_given,
+    help="May be repeated; 'all' for every one. Default: train; of pixelweb all.",
 )
 @click.option(
     "--tokenizer",
@@ -94,7 +103,7 @@ def _read_options(_ctx: click.Context, _param: click.Parameter, given: tuple[str
 @click.option(
     "--option", multiple=True, callback=_read_options, help="NAME=VALUE for a source of masks; see the README."
 )
-@click.option("--limit", type=int, help="Only the first so many images of each split.")
+@click.option("--limit", type=int, help="Only the first so many images of each split; of tars, of the first tar.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of all draws.")
 @click.option("--max-reject-rate", type=float, default=0.05, show_default=True, help="Fraction of records, 0 to 1.")
 @click.option("--measure-iou", is_flag=True, help="Decode every word again and store its IoU with the mask.")

@@ -15,6 +15,7 @@ from samtok_data.errors import SetupError
 from tokenizer_model.config import Precision
 
 DEFAULT_TOKENIZER = "samtok-256x2"
+USUAL_SPLIT = "train"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +28,8 @@ class RunConfig:
         out: address of the output folder.
         partition: who cut the splits, where a dataset has several versions; None: the dataset's usual one.
         images_root: address of the images, where they lie elsewhere.
-        split: splits to tokenise; ``all`` for every one in the file.
+        split: splits to tokenise; ``all`` for every one in the file; None: the usual one, ``train``, or all of a
+            dataset whose splits are no more than folders.
         tokenizer: ``samtok-256x2``, ``small`` or a checkpoint's address.
         precision: ``fp16``, ``bf16`` or ``fp32``; None: ``fp16`` on GPUs, which is fast, and ``fp32`` on CPUs.
         images: ``embed`` the image bytes in the shards, or ``reference`` them by name.
@@ -55,7 +57,7 @@ class RunConfig:
     out: str
     partition: str | None = None
     images_root: str | None = None
-    split: tuple[str, ...] = ("train",)
+    split: tuple[str, ...] | None = None
     tokenizer: str = DEFAULT_TOKENIZER
     precision: Precision | None = None
     images: Literal["embed", "reference"] = "embed"
@@ -93,7 +95,7 @@ class RunConfig:
                 raise SetupError(
                     f"{_option(name)} should be a folder that every process can reach, got {getattr(self, name)!r}"
                 )
-        if not self.split:
+        if self.split is not None and not self.split:
             raise SetupError("--split should name at least one split, got none")
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from converters.dialogues.registry import open_converter
 from converters.dialogues.source import Converter, Plan, Unit
-from pipelines.config import RunConfig, usual_of
+from pipelines.config import USUAL_SPLIT, RunConfig, usual_of
 from pipelines.dialogue_units import DialogueUnits, mended
 from pipelines.work import Preview, SplitRun, shared_fingerprint
 from samtok_data.errors import IMAGE_REASONS, SetupError
@@ -42,7 +42,7 @@ def plan_of(config: RunConfig, converter: Converter) -> Plan:
     Raises:
         SetupError: see ``Converter.plan``.
     """
-    return converter.plan(splits=config.split, unit_size=config.samples_per_shard, limit=config.limit)
+    return converter.plan(splits=config.split or (USUAL_SPLIT,), unit_size=config.samples_per_shard, limit=config.limit)
 
 
 class DialogueWork:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from converters.dialogues.source import Unit
 from converters.masks.registry import MASK_SOURCE_INFOS, open_mask_source, options_of
 from converters.masks.source import LISTING, PortableSource
-from pipelines.config import RunConfig, usual_of
+from pipelines.config import USUAL_SPLIT, RunConfig, usual_of
 from pipelines.mask_units import MaskUnits
 from pipelines.mixes import index_folder
 from pipelines.work import Preview, SplitRun, shared_fingerprint
@@ -26,7 +26,6 @@ WHOLE = "masks"
 _EVERY = ("all",)
 _ROUNDING = 0.01
 _GONE = -1
-_USUAL = ("train",)
 _NOT_FOR_MASKS = ("partition", "images_root", "wording", "images", "crowd", "samples_per_shard")
 # Of ``open_mask_source`` itself, with what gives them.
 _NO_OPTIONS = {"kind": "--dataset", "root": "--root", "index": "--out"}
@@ -71,7 +70,7 @@ class MaskWork:
     def _is_whole(self) -> bool:
         """Whether the run is what the published counts are of."""
         config = self._config
-        return config.limit is None and not config.option and config.split in (_USUAL, _EVERY)
+        return config.limit is None and not config.option and _splits(config) == [_usual_split(config.dataset)]
 
     def preview(self) -> Preview:
         """What a run would do."""
@@ -196,16 +195,22 @@ def _refuse_others(config: RunConfig) -> None:
 
 def _splits(config: RunConfig) -> list[str | None]:
     """The splits to open; None: the source as it opens without one."""
-    option = options_of(config.dataset).get("split")
-    if option is None:
-        if config.split not in (_USUAL, _EVERY):
+    usual = _usual_split(config.dataset)
+    if config.split is None or (usual is None and config.split == _EVERY):
+        return [usual]
+    if "split" not in options_of(config.dataset):
+        if config.split != (USUAL_SPLIT,):  # what these sources publish is for training
             raise SetupError(f"--split {' '.join(config.split)}: {config.dataset} has no splits; leave it away")
-        return [None]
-    if option.default is None and config.split in (_USUAL, _EVERY):
         return [None]
     if config.split == _EVERY:
         raise SetupError(f"--split all: name the splits of {config.dataset} one by one, e.g. --split train --split val")
     return list(dict.fromkeys(config.split))
+
+
+def _usual_split(dataset: str) -> str | None:
+    """What is opened where no split is asked for; None: the source as a whole."""
+    option = options_of(dataset).get("split")
+    return option and option.default
 
 
 def _open(config: RunConfig, split: str | None) -> PortableSource:

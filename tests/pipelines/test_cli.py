@@ -264,6 +264,7 @@ def test_wrong_options_are_named(bundled: Path, tmp_path: Path, options: tuple[s
         ("dataset: gres\nactor: 3\n", "'actor' is no option; known are "),
         ("dataset: gres\nroot: .\nout: o\nlimit: many\n", "'many' is not a valid integer"),
         ("dataset: gres\nroot: .\nout: o\nimages: nonsense\n", "'nonsense' is not one of"),
+        ("dataset: gres\nroot: .\nout: o\nsplit: []\n", "--split should name at least one split, got none"),
         ("dataset: gres\nroot: nowhere\nout: o\nsplit: train\n", "grefcoco/grefs(unc).json"),
         ("- gres\n", "expected a mapping of option names to values"),
         ("dataset: [\n", "no valid YAML"),

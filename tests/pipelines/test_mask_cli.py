@@ -152,6 +152,38 @@ def test_a_dry_run_counts_and_writes_no_table(here: Here, tmp_path: Path) -> Non
     assert here.units == []
 
 
+@pytest.mark.parametrize(
+    ("split", "found"),
+    [
+        (None, {"masks": 3}),
+        (["all"], {"masks": 3}),
+        ("train", {"train": 1}),
+        (["val"], {"val": 2}),
+        (["train", "val"], {"train": 1, "val": 2}),
+    ],
+    ids=["none", "all", "train", "val", "both"],
+)
+@pytest.mark.parametrize("is_in_file", [False, True])
+def test_a_split_of_folders_is_taken_where_it_is_asked_for(
+    tmp_path: Path, split: Any, found: dict[str, int], is_in_file: bool
+) -> None:
+    for place in ("train/a", "val/b", "val/c"):
+        for ending in ("screenshot.png", "mask.json", "class.json"):
+            path = tmp_path / "in" / "annotated" / f"{place}-{ending}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump({"split": split} if split and is_in_file else {}))
+    named = [] if split is None or is_in_file else [split] if isinstance(split, str) else split
+    options = [word for name in named for word in ("--split", name)]
+    options += ["--config", str(tmp_path / "run.yaml"), "--dry-run", "--json"]
+    result = invoke(tmp_path / "in", tmp_path / "out", *options, dataset="pixelweb")
+    assert result.exit_code == 0, result.output
+    planned = json.loads(result.stdout)
+    assert {name: numbers["images or videos"] for name, numbers in planned["splits"].items()} == found
+    published = ["masks: 3 images, published are 100,000"]
+    assert planned["counts"] == (published if "masks" in found else [])
+
+
 def test_published_counts_are_compared_only_with_a_whole_set(tmp_path: Path) -> None:
     root = tmp_path / "in"
     root.mkdir()
