@@ -10,6 +10,7 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
+from pipelines.verify_scenes import SceneTables
 from pipelines.verify_table import table_problems
 from samtok_data import masks
 from samtok_data.dialogues import IMAGE_MARK
@@ -58,7 +59,10 @@ def find_outputs(out: str) -> list[SplitOutput]:
 
 
 def verify(outputs: Iterable[SplitOutput]) -> list[Verdict]:
-    """Checks outputs: manifests complete and consistent, shards as recorded, samples sound, keys unique."""
+    """Checks outputs: manifests complete and consistent, files as recorded, samples and masks sound.
+
+    A key stands once in a dataset, a scene of tables once in a split.
+    """
     keys: dict[str, set[str]] = {}
     return [_verdict(output, keys.setdefault(output.dataset, set())) for output in outputs]
 
@@ -90,8 +94,10 @@ def _verdict(output: SplitOutput, keys: set[str]) -> Verdict:
         for entry in entries
         if committed.get(entry.index, entry) != entry
     )
+    scenes = SceneTables()
     for entry in entries:
-        verdict.problems += _unit_problems(output, entry, vocabulary, keys)
+        verdict.problems += _unit_problems(output, entry, vocabulary, keys, scenes)
+    verdict.problems += scenes.problems(output.folder)
     listed = {entry.shard.name for entry in entries if entry.shard is not None}
     files = output.folder.names(ENDINGS[output.form])
     verdict.problems += (f"{name}: not in the manifest" for name in files if name not in listed)
@@ -113,7 +119,9 @@ def _plan_problems(output: SplitOutput, entries: Sequence[UnitEntry], fingerprin
         yield f"{len(missing)} of {len(planned)} planned files are not in the manifest: run tokenize again"
 
 
-def _unit_problems(output: SplitOutput, entry: UnitEntry, vocabulary: MaskVocabulary, keys: set[str]) -> Iterator[str]:
+def _unit_problems(
+    output: SplitOutput, entry: UnitEntry, vocabulary: MaskVocabulary, keys: set[str], scenes: SceneTables
+) -> Iterator[str]:
     if entry.samples + sum(entry.rejects.values()) != entry.records:
         yield f"unit {entry.index}: its samples and rejects are not its {entry.records} records"
     yield from _reject_problems(output, entry)
@@ -129,7 +137,11 @@ def _unit_problems(output: SplitOutput, entry: UnitEntry, vocabulary: MaskVocabu
         yield f"{name}: its sha256 is not the manifest's; delete it and run tokenize again"
         return
     if output.form == "table":
-        yield from (f"{name}: {problem}" for problem in table_problems(data, entry, vocabulary))
+        here: set[str] = set()
+        problems = [f"{name}: {problem}" for problem in table_problems(data, entry, vocabulary, here)]
+        yield from problems
+        if not problems:
+            scenes.add(name, here)
         return
     yield from _shard_problems(name, data, entry, vocabulary, keys)
 

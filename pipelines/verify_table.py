@@ -27,18 +27,21 @@ if TYPE_CHECKING:
 _OF_SCENE = ("source", "image", "archive", "frame", "height", "width")
 
 
-def table_problems(data: bytes, entry: UnitEntry, vocabulary: MaskVocabulary) -> Iterator[str]:
+def table_problems(
+    data: bytes, entry: UnitEntry, vocabulary: MaskVocabulary, scenes: set[str] | None = None
+) -> Iterator[str]:
     """What is wrong with a unit's table; a fault of many rows is one sentence, with the first of them.
 
     Args:
         data: the file's bytes.
         entry: the unit's.
         vocabulary: of the run.
+        scenes: the ids of the table's scenes are added to it.
 
     Raises:
         SetupError: pyarrow is not installed.
     """
-    rows = _Rows(vocabulary)
+    rows = _Rows(vocabulary, set() if scenes is None else scenes)
     try:
         with open_table(io.BytesIO(data)) as table:
             identity = TableIdentity.of(table.schema_arrow)
@@ -83,12 +86,12 @@ def _kind(field: pa.Field) -> str:
 class _Rows:
     """Checks the rows of one table, batch by batch. Memory: the scenes' ids and one sentence for each kind of fault."""
 
-    def __init__(self, vocabulary: MaskVocabulary) -> None:
+    def __init__(self, vocabulary: MaskVocabulary, scenes: set[str]) -> None:
         self.number = 0
         self.tokenizer = ""
         self._vocabulary = vocabulary
         self._found: dict[str, tuple[str, int]] = {}  # of each kind of fault its first row, and how many there are
-        self._scenes: set[str] = set()
+        self._scenes = scenes
         self._regions: set[str] = set()
         self._scene: str | None = None
         self._picture: tuple[Any, ...] = ()

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
+from pipelines import verify_scenes
 from pipelines.cli import main
 from pipelines.mask_work import MaskWork
 from pipelines.run import tokenize
@@ -256,6 +257,25 @@ def test_verify_finds_what_is_wrong(here: Here, tmp_path: Path, spoil: Callable[
     result = CliRunner().invoke(main, ["verify", str(out)])
     assert result.exit_code == 1
     assert words in result.output
+
+
+def test_verify_finds_scenes_that_stand_in_two_tables(here: Here, tmp_path: Path) -> None:
+    root, out = write_set(tmp_path / "in"), tmp_path / "out"
+    shutil.copy(root / "sa_000001.tar", root / "sa_000004.tar")
+    write_tar(root, 3, (9, 5))
+    tokenize(mask_config(root, out))
+    table = "sa1b-masks-{:06d}.parquet".format
+    assert problems(out) == [
+        f"{table(3)}: scene sa_5 stands in {table(1)} as well",
+        f"{table(4)}: scene sa_4 stands in {table(1)} as well (and 1 more)",
+        f"{table(4)}: scene sa_5 stands in {table(3)} as well",
+    ]
+
+
+def test_scenes_of_the_same_hash_are_told_apart(here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenize(mask_config(write_set(tmp_path / "in"), tmp_path / "out"))
+    monkeypatch.setattr(verify_scenes, "hash", len, raising=False)
+    assert problems(tmp_path / "out") == []
 
 
 def test_a_table_is_no_shard_to_be_decoded(here: Here, tmp_path: Path) -> None:
