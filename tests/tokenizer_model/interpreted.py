@@ -32,9 +32,9 @@ from tokenizer_model.paths import Pair, PassSizes, PlainPath
 from tokenizer_model.quantizers import Codebook, ResidualQuantizer
 
 
-def config_of(image_size: int, windows: tuple[int, ...], **others: Any) -> TokenizerConfig:
-    """Heads of 24 channels, and a block that sees the whole image."""
-    hiera = Hiera(embed_dim=24, num_heads=1, stages=(1, 2, 2, 1), global_blocks=(4,), windows=windows)
+def config_of(image_size: int, windows: tuple[int, ...], *, embed_dim: int = 24, **others: Any) -> TokenizerConfig:
+    """One head at first, and a block that sees the whole image."""
+    hiera = Hiera(embed_dim=embed_dim, num_heads=1, stages=(1, 2, 2, 1), global_blocks=(4,), windows=windows)
     settings: dict[str, Any] = {"backbone": hiera, "hidden_size": 128, "codebook_size": 64, "depth": 2}
     return TokenizerConfig(image_size=image_size, **settings | others)
 
@@ -236,6 +236,7 @@ def reasons() -> dict[str, str | None]:
         "wide windows": config_of(64, (8, 4, 8, 2)),
         "width": config_of(64, (8, 4, 2, 2), hidden_size=96),
         "narrow": config_of(64, (8, 4, 2, 2), hidden_size=64),
+        "odd": config_of(64, (8, 4, 2, 2), embed_dim=20),
     }
     return {name: unsupported(StillSam2(config)) for name, config in configs.items()}
 

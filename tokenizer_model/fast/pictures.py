@@ -1,6 +1,6 @@
-"""Triton kernels for pictures: Pillow's bicubic resize, and what the backbone reads of the result.
+"""Triton kernels for pictures: Pillow's bicubic resize.
 
-Letters: B images of a pass, S side of the network's image, H and W of an image as it came, K pixels that make one.
+Letters: S side of the network's image, H and W of an image as it came, K pixels that make one.
 """
 
 # Triton compiles the kernels; Python's types do not fit what stands in them.
@@ -16,7 +16,6 @@ import triton.language as tl
 from torch import Tensor
 
 from tokenizer_model.fast.launches import launch
-from tokenizer_model.network import IMAGE_MEAN, IMAGE_STD
 from tokenizer_model.resizing import PRECISION_BITS
 
 _PLACES = 1024  # of a program's block
@@ -109,31 +108,3 @@ def _columns_together(source, target, firsts, weights, length, step, taps, BLOCK
 def _store_pixels(target, line, place, step, total):
     value = tl.minimum(tl.maximum(total >> _BITS, 0), 255)
     tl.store(target + line.to(tl.int64) * step + place, value.to(tl.uint8), mask=place < step)
-
-
-def normalised_rows(pixels_BSS3: Tensor, kind: torch.dtype) -> Tensor:
-    """``network.normalised`` in the pixels' own order: (B, S, S, 3), rounded to ``kind``."""
-    out = torch.empty_like(pixels_BSS3, dtype=kind)
-    size = out.numel()
-    launch(
-        _normalise,
-        (triton.cdiv(size, 4 * _PLACES),),
-        pixels_BSS3,
-        out,
-        size,
-        *IMAGE_MEAN,
-        *IMAGE_STD,
-        4 * _PLACES,
-        num_warps=8,
-    )
-    return out
-
-
-@triton.jit
-def _normalise(pixels, out, size, mean0, mean1, mean2, std0, std1, std2, BLOCK: tl.constexpr):
-    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    value = tl.load(pixels + place, mask=place < size, other=0).to(tl.float32) / 255
-    channel = place % 3
-    mean = tl.where(channel == 0, mean0, tl.where(channel == 1, mean1, mean2))
-    std = tl.where(channel == 0, std0, tl.where(channel == 1, std1, std2))
-    tl.store(out + place, ((value - mean) / std).to(out.dtype.element_ty), mask=place < size)

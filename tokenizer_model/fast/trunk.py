@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from tokenizer_model.fast.kernels import add_norm
 from tokenizer_model.fast.patches import Patches, patch_tokens
 from tokenizer_model.fast.pooling import pooled
-from tokenizer_model.fast.products import linear
+from tokenizer_model.fast.products import WHOLE, is_wide, linear
 from tokenizer_model.fast.windows import MAX_KEYS, window_attention
 from tokenizer_model.network import StillSam2
 
@@ -211,7 +211,8 @@ class _Block:
 
     def _attention(self, normed: Tensor, tokens: Tokens) -> Tensor:
         length = tokens.side**2 if self._is_global else tokens.window**2
-        all_three = torch.addmm(self._qkv[1], normed, self._qkv[0])
+        weight, bias = self._qkv
+        all_three = torch.addmm(bias, normed, weight) if is_wide(len(weight)) else linear(normed, weight.T, bias)
         queries = all_three[:, : self._out[0].shape[0]]
         if self._stride > 1:
             queries = pooled(queries, tokens.window, self._kind)
@@ -246,4 +247,6 @@ def unsupported(network: StillSam2) -> Iterator[str]:
     for block, window in zip(trunk.blocks, windows_of(trunk), strict=True):
         if side % window:
             yield f"windows of {window} do not fit {side} tokens"
+        if cast("Any", block).dim % WHOLE:
+            yield f"its {cast('Any', block).dim} channels of a stage are no multiple of {WHOLE}"
         side //= 2 if cast("Any", block).q_stride else 1
