@@ -9,24 +9,17 @@ from __future__ import annotations
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from tarfile import HeaderError, ReadError
+from tarfile import EOFHeaderError, HeaderError, ReadError  # type: ignore[attr-defined]
 from typing import IO
 
 from samtok_data.errors import RecordError, SetupError
 from samtok_data.storage import Folder, raising_os_errors
 
 _SKIPPED_AT_ONCE = 1 << 20
-# Of a header's extension (a long name, times); tarfile reads it into memory whatever it says of its size.
+# Of a header's extension: a long name, times.
 _MAX_EXTENSION = 1 << 20
 # Zeros behind the end: tar fills its last record, of 10 KiB as a rule. More than this is a hole in a half loaded file.
 _MAX_PADDING = 1 << 20
-_EXTENSIONS = (
-    tarfile.XHDTYPE,
-    tarfile.XGLTYPE,
-    tarfile.SOLARIS_XHDTYPE,
-    tarfile.GNUTYPE_LONGNAME,
-    tarfile.GNUTYPE_LONGLINK,
-)
 # What tarfile raises on foreign bytes besides its own errors, as it parses the numbers and texts of extensions.
 _DAMAGE = (tarfile.TarError, ValueError, LookupError, OverflowError, EOFError)
 
@@ -69,7 +62,7 @@ def members(folder: Folder, name: str, size: int, limit_of: Callable[[str], int 
 
 
 def _read(file: _OneWay, name: str, size: int, limit_of: Callable[[str], int | None]) -> Iterator[Member]:
-    position = 0
+    position, expected = 0, 0  # where the last member ends, and where the next header begins
     try:
         with tarfile.TarFile(fileobj=file, tarinfo=_Header) as archive:  # type: ignore[arg-type]
             while (member := archive.next()) is not None:
@@ -79,11 +72,14 @@ def _read(file: _OneWay, name: str, size: int, limit_of: Callable[[str], int | N
                     raise ReadError(f"a member of {member.size:,} bytes, beyond the end")
                 limit = limit_of(member.name) if member.isreg() and not member.issparse() else None
                 if limit is not None:
-                    data = _bytes(archive, member) if member.size <= limit else None
+                    data = file.data(member.size) if member.size <= limit else None
                     yield Member(member.name, member.size, data)
-                position = end
+                position, expected = end, archive.offset  # type: ignore[attr-defined]
         raise ReadError("no end mark")
     except _EndMark as error:
+        if file.tell() - tarfile.BLOCKSIZE != expected:
+            why = "an end mark where a header's extension wants a header"
+            raise RecordError("archive-damaged", _damaged(name, position, size, why)) from error
         if size - position > _MAX_PADDING:
             why = f"an end mark, and {size - position:,} bytes behind it"
             raise RecordError("archive-damaged", _damaged(name, position, size, why)) from error
@@ -95,33 +91,22 @@ def _damaged(name: str, position: int, size: int, why: str) -> str:
     return f"{name}: damaged or cut at byte {position:,} of {size:,}: {why}"
 
 
-def _bytes(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    file = archive.extractfile(member)
-    if file is None:
-        raise RuntimeError(f"expected a regular file, got {member.name!r}")
-    return file.read()
-
-
 class _EndMark(tarfile.TarError):
     """A block of zeros where a header could stand."""
 
 
 class _Header(tarfile.TarInfo):
-    """A header whose faults tarfile does not take for the end of the archive, as it does with its own."""
+    """A header whose faults tarfile does not take for the end of the archive, as it does with its own.
 
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
-        if len(buf) == tarfile.BLOCKSIZE and not any(buf):
-            raise _EndMark
-        header = super().frombuf(buf, encoding, errors)
-        if header.type in _EXTENSIONS and not 0 <= header.size <= _MAX_EXTENSION:
-            raise ReadError(f"a header's extension of {header.size:,} bytes")
-        return header
+    ``frombuf`` is not the place to look at headers: newer releases of Python do not call it.
+    """
 
     @classmethod
     def fromtarfile(cls, tarfile: tarfile.TarFile) -> _Header:
         try:
             return super().fromtarfile(tarfile)
+        except EOFHeaderError as error:
+            raise _EndMark from error
         except HeaderError as error:
             raise ReadError(str(error)) from error
 
@@ -142,10 +127,31 @@ class _OneWay:
     def seek(self, position: int) -> None:
         if position < self._position:
             raise tarfile.StreamError(f"byte {position:,} lies behind")
-        while self._position < position and self.read(min(position - self._position, _SKIPPED_AT_ONCE)):
+        while self._position < position and self._bytes(min(position - self._position, _SKIPPED_AT_ONCE)):
             pass
 
     def read(self, size: int) -> bytes:
+        """What tarfile reads: headers and their extensions, which it takes into memory whatever they say of their size.
+
+        Raises:
+            ReadError: it is too much.
+        """
+        if not 0 <= size <= _MAX_EXTENSION:
+            raise ReadError(f"a header's extension of {size:,} bytes")
+        return self._bytes(size)
+
+    def data(self, size: int) -> bytes:
+        """The data of the member whose header was read last.
+
+        Raises:
+            ReadError: there is less.
+        """
+        data = self._bytes(size)
+        if len(data) < size:
+            raise ReadError("unexpected end of data")
+        return data
+
+    def _bytes(self, size: int) -> bytes:
         data = self._read(size)
         while data and len(data) < size and (more := self._read(size - len(data))):  # some stores give what they have
             data += more
