@@ -87,7 +87,7 @@ LARGE := --tokenizer $(SPEED_DATA)/large.safetensors --precision fp16
 bench-speed: $(READY) ## the tokenising path on GPUs: stages, files to files, start-up, growth, drift; half an hour
 	mkdir -p $(SPEED_DATA)
 	test -e $(SPEED_DATA)/large.safetensors || $(BIN)/python -m benchmarks.large_weights $(SPEED_DATA)/large.safetensors
-	test -e $(SPEED_DATA)/sa1b/made.json || $(SPEED) data --kind sa1b --images 20000 --root $(SPEED_DATA)/sa1b
+	test -e $(SPEED_DATA)/sa1b/made.json || $(SPEED) data --kind sa1b --images 24000 --root $(SPEED_DATA)/sa1b
 	test -e $(SPEED_DATA)/gres/made.json || $(SPEED) data --kind gres --images 6000 --root $(SPEED_DATA)/gres
 	$(SPEED) stages $(LARGE) --out benchmarks/results/speed_stages.json
 	$(SPEED) sa1b $(LARGE) --root $(SPEED_DATA)/sa1b --out benchmarks/results/speed_sa1b.json

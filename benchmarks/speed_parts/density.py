@@ -48,6 +48,8 @@ def files_to_files(data: Data, root: Path, folder: Path, settings: RunSettings) 
             "tokenizer": settings.tokenizer,
             "precision": settings.precision,
             **ran.figures(),
+            # Made files have no faults: any is the reader's own.
+            "rejects": sum(number for split in ran.summary["splits"].values() for number in split["rejects"].values()),
             "encoder_busy_percent": _encoder_busy(ran.summary.get("encoders") or []),
             "output_mib": round(output_bytes(out) / 2**20),
         }
