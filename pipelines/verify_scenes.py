@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from samtok_data.mask_table import read_table
 from samtok_data.storage import Folder
 
+# Pairs of tables that are read again to name a scene of both; of all others it is said how many there are.
+_MOST_NAMED = 20
+
 
 class SceneTables:
     """Which tables hold which scenes: a hash of each, as a split may have ten million of them."""
@@ -29,7 +32,7 @@ class SceneTables:
         self._hashes.append(np.fromiter(map(hash, scenes), np.int64, len(scenes)))
 
     def problems(self, folder: Folder) -> Iterator[str]:
-        """One sentence for each two tables with scenes in common; they are read again to name one.
+        """One sentence for each two tables with scenes in common, of the first twenty; they are read again to name one.
 
         Args:
             folder: of the tables.
@@ -37,25 +40,28 @@ class SceneTables:
         Raises:
             OSError: a table could not be read.
         """
-        for first, second in self._alike():
+        alike = self._alike()
+        for first, second in alike[:_MOST_NAMED]:
             scenes = _scenes_of(folder, first) & _scenes_of(folder, second)
             if scenes:  # other texts may have the same hash
                 more = f" (and {len(scenes) - 1:,} more)" if len(scenes) > 1 else ""
                 yield f"{second}: scene {min(scenes)} stands in {first} as well{more}"
+        if (unnamed := len(alike) - _MOST_NAMED) > 0:
+            yield f"{folder}: {unnamed:,} more pairs of tables seem to have scenes in common"
 
-    def _alike(self) -> Iterator[tuple[str, str]]:
+    def _alike(self) -> list[tuple[str, str]]:
         """Tables that have a hash in common, each with the next one that has it."""
         hashes_n = np.concatenate([np.empty(0, np.int64), *self._hashes])
         hashes_n.sort()
-        repeated = np.unique(hashes_n[1:][hashes_n[1:] == hashes_n[:-1]])
+        repeated_m = np.unique(hashes_n[1:][hashes_n[1:] == hashes_n[:-1]])
+        last_m = np.full(len(repeated_m), -1)  # the last table that had it
         pairs: set[tuple[int, int]] = set()
-        last: dict[int, int] = {}  # table of each repeated hash
-        for table, hashes in enumerate(self._hashes):
-            here = hashes[np.isin(hashes, repeated)].tolist()
-            pairs |= {(last[found], table) for found in here if found in last}
-            last |= dict.fromkeys(here, table)
-        for first, second in sorted(pairs):
-            yield self._tables[first], self._tables[second]
+        for table, hashes in enumerate(self._hashes if len(repeated_m) else ()):
+            places = np.minimum(np.searchsorted(repeated_m, hashes), len(repeated_m) - 1)
+            here = places[repeated_m[places] == hashes]
+            pairs |= {(first, table) for first in np.unique(last_m[here]).tolist() if first >= 0}
+            last_m[here] = table
+        return [(self._tables[first], self._tables[second]) for first, second in sorted(pairs)]
 
 
 def _scenes_of(folder: Folder, table: str) -> set[str]:

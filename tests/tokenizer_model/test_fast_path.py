@@ -102,6 +102,7 @@ def test_a_tokenizer_gives_the_same_by_it(measured: dict[str, Any]) -> None:
         ("size", "its image of 96 pixels is no power of two"),
         ("wide windows", "windows of 8 do not fit 4 tokens"),
         ("width", "its 96 channels are no power of two from 128 on"),
+        ("even", "a stage is no wider than the one before it, whose sums it would write over"),
         ("odd", "its 20 channels of a stage are no multiple of 8"),
         ("narrow", "its 64 channels are no power of two from 128 on"),
     ],

@@ -244,9 +244,12 @@ def unsupported(network: StillSam2) -> Iterator[str]:
     """Why this trunk cannot be computed here; nothing where it can."""
     trunk: Hiera = cast("Any", network.image_encoder).trunk
     side = network.image_size // 4
-    for block, window in zip(trunk.blocks, windows_of(trunk), strict=True):
+    for number, (module, window) in enumerate(zip(trunk.blocks, windows_of(trunk), strict=True)):
+        block = cast("Any", module)
+        if number - 1 in trunk.stage_ends and block.dim == block.dim_out:
+            yield "a stage is no wider than the one before it, whose sums it would write over"
         if side % window:
             yield f"windows of {window} do not fit {side} tokens"
-        if cast("Any", block).dim % WHOLE:
-            yield f"its {cast('Any', block).dim} channels of a stage are no multiple of {WHOLE}"
-        side //= 2 if cast("Any", block).q_stride else 1
+        if block.dim % WHOLE:
+            yield f"its {block.dim} channels of a stage are no multiple of {WHOLE}"
+        side //= 2 if block.q_stride else 1
