@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
+from interpreter import found_by
 
-HERE = Path(__file__).parent
 NEEDS_TRITON = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
 
 
 @pytest.fixture(scope="module")
 def measured() -> dict[str, Any]:
     """What ``interpreted.py`` finds; its checks take half a minute together."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", HERE / "interpreted.py"],
-        env=os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(HERE.parents[1])},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return found_by("interpreted.py")
 
 
 @NEEDS_TRITON

@@ -7,14 +7,15 @@ import pytest
 pytest.importorskip("triton", reason="triton is not installed")
 
 import torch
-from tokens import PATCHES, Made, interpreted
+from interpreter import found_by
+from tokens import PATCHES, Made
 
 from tokenizer_model.fast.patches import Patches, patch_tokens
 
 
 @pytest.fixture(scope="module")
 def measured() -> dict[str, float]:
-    return interpreted("patches")
+    return found_by("interpreted_tokens.py", "patches")
 
 
 @pytest.mark.parametrize(("kind", "close"), [("float32", 1e-6), ("float16", 4e-4), ("bfloat16", 3e-3)])

@@ -7,13 +7,14 @@ import pytest
 pytest.importorskip("triton", reason="triton is not installed")
 
 import torch
-from tokens import POOLING, interpreted, largest_of_four, pooling_rows
+from interpreter import found_by
+from tokens import POOLING, largest_of_four, pooling_rows
 
 from tokenizer_model.fast.pooling import pooled
 
 
 def test_the_largest_of_four_is_torchs_to_the_bit() -> None:
-    found = interpreted("pooling")
+    found = found_by("interpreted_tokens.py", "pooling")
     assert len(found) == 5 * len(POOLING) + 1
     assert [name for name, is_same in found.items() if not is_same] == []
 

@@ -5,13 +5,7 @@ Letters: B images, S side of an image, F = S / 4 side in tokens, T tokens, C cha
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +13,6 @@ from torch import Tensor
 
 from tokenizer_model.network import normalised
 
-HERE = Path(__file__).parent
 # Images, their side, channels, window: windows smaller than a program's tile, of its size and larger; fewer tiles than
 # a program makes and more; channels that are one product and two, whole and not.
 PATCHES = [
@@ -87,16 +80,3 @@ def largest_of_four(rows_TC: Tensor, window: int) -> Tensor:
     channels = rows_TC.shape[1]
     cut = rows_TC.reshape(-1, window // 2, 2, window // 2, 2, channels)
     return cut.amax(dim=(2, 4)).reshape(-1, channels)
-
-
-def interpreted(name: str) -> Any:
-    """What ``interpreted_tokens.py`` finds."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", HERE / "interpreted_tokens.py", name],
-        env=os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(HERE.parents[1])},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
