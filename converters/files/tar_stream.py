@@ -16,8 +16,8 @@ from samtok_data.errors import RecordError, SetupError
 from samtok_data.storage import Folder, raising_os_errors
 
 _SKIPPED_AT_ONCE = 1 << 20
-# Of a header's extension: a long name, times.
-_MAX_EXTENSION = 1 << 20
+# Of a member's header with its extensions: a long name, times.
+_MAX_HEADER = 4 << 20
 # Zeros behind the end: tar fills its last record, of 10 KiB as a rule. More than this is a hole in a half loaded file.
 _MAX_PADDING = 1 << 20
 # What tarfile raises on foreign bytes besides its own errors, as it parses the numbers and texts of extensions.
@@ -75,6 +75,7 @@ def _read(file: _OneWay, name: str, size: int, limit_of: Callable[[str], int | N
                     data = file.data(member.size) if member.size <= limit else None
                     yield Member(member.name, member.size, data)
                 position, expected = end, archive.offset  # type: ignore[attr-defined]
+                file.end_header()
         raise ReadError("no end mark")
     except _EndMark as error:
         if file.tell() - tarfile.BLOCKSIZE != expected:
@@ -120,6 +121,7 @@ class _OneWay:
     def __init__(self, file: IO[bytes]) -> None:
         self._read = raising_os_errors(file.read)
         self._position = 0
+        self._of_header = 0  # bytes that tarfile has read since the last member
 
     def tell(self) -> int:
         return self._position
@@ -131,14 +133,20 @@ class _OneWay:
             pass
 
     def read(self, size: int) -> bytes:
-        """What tarfile reads: headers and their extensions, which it takes into memory whatever they say of their size.
+        """What tarfile reads: headers and their extensions, which it takes into memory whatever they say of their size,
+        at once or by and by.
 
         Raises:
             ReadError: it is too much.
         """
-        if not 0 <= size <= _MAX_EXTENSION:
-            raise ReadError(f"a header's extension of {size:,} bytes")
+        self._of_header += size
+        if size < 0 or self._of_header > _MAX_HEADER:
+            raise ReadError(f"a header's extension of {self._of_header:,} bytes")
         return self._bytes(size)
+
+    def end_header(self) -> None:
+        """What is read next is of another member."""
+        self._of_header = 0
 
     def data(self, size: int) -> bytes:
         """The data of the member whose header was read last.

@@ -85,6 +85,22 @@ DAMAGED = {
 }
 
 
+def test_an_extension_may_not_be_large_either_where_it_is_read_piece_by_piece(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def in_pieces(self: tarfile.TarInfo, archive: Any) -> None:
+        for _ in range(self.size // BLOCK):
+            archive.fileobj.read(BLOCK)
+        raise AssertionError("all of it was read")
+
+    monkeypatch.setattr(tarfile.TarInfo, "_proc_gnulong", in_pieces)
+    large = 5 << 20
+    data = WHOLE[:THIRD] + header("x", large, tarfile.GNUTYPE_LONGNAME) + bytes(large) + WHOLE[THIRD:]
+    images, (reject,) = read_tar(tmp_path, data)
+    assert (len(images), reject.reason) == (2, "archive-damaged")
+    assert "a header's extension of 4,19" in reject.message
+
+
 @pytest.mark.parametrize("kind", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_a_sound_tar_is_read_whole(tmp_path: Path, kind: int) -> None:
     members = [("f" * 90 + "/" + "g" * 40 + name, data) for number in (1, 2) for name, data in pair(number)]
